@@ -1,0 +1,79 @@
+"""The bottom of the house: records of integers that pass between the rooms of the simulator."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ArrayJob(NamedTuple):
+    """Matrix-vector products on one group of arrays that share input and converters.
+
+    All durations are ticks of the converter clock (one tick = one conversion of one ADC).
+    One vector takes `reads` array reads: input steps x row groups. After each read `conversions`
+    column values wait for `adcs` converters. With `sample_hold` the next read overlaps the
+    conversion; without it the array must hold its currents until the last value is converted.
+    Operands are fetched into a two-place input register; results pass shift-add (pipelined),
+    a digital stage and a write stage (each holds one vector).
+    """
+
+    vectors: int
+    reads: int
+    conversions: int
+    adcs: int
+    read_ticks: int
+    sample_hold: int
+    fetch_ticks: int
+    shift_add_ticks: int
+    digital_ticks: int
+    write_ticks: int
+
+
+class Counts(NamedTuple):
+    """What an ArrayJob did. Ticks count from the job's start; `first_result` is the first write's end.
+
+    `interval` separates the last two results (0 for one vector). The next job may enter after `occupancy`;
+    `drain` is when the last result is written. Stalls are ticks in which the array could not start or
+    continue reading, by cause; they exclude the fill before the first read.
+    """
+
+    first_result: int
+    interval: int
+    occupancy: int
+    drain: int
+    reads: int
+    conversions: int
+    stall_adc: int
+    stall_output: int
+    stall_fetch: int
+
+
+class LoadJob(NamedTuple):
+    """Writing one array's weights from codes: unpack -> ROM or decoder -> assembly buffer -> word lines.
+
+    Ticks are cycles of the tile's digital clock. A block is `block_rows` rows (the vector length d);
+    it needs `codes_per_block` codes (one per output in the array) of `code_bits` bits, unpacked from
+    words of `index_width` bits, one word a tick. The decoder accepts `ports` codes a tick and answers
+    `latency` ticks later; `latency = 0` and `ports = codes_per_block` for uncoded weights.
+    Each row is written in `write_ticks`; `buffers` assembly buffers (1 or 2) overlap the two.
+    """
+
+    blocks: int
+    codes_per_block: int
+    code_bits: int
+    index_width: int
+    ports: int
+    latency: int
+    block_rows: int
+    write_ticks: int
+    buffers: int
+
+
+class LoadCounts(NamedTuple):
+    """What a LoadJob did: ticks until the last row is written, actions, and the writer's idle ticks by cause."""
+
+    ticks: int
+    index_words: int
+    rom_reads: int
+    rows_written: int
+    stall_index: int
+    stall_rom_port: int
