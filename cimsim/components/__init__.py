@@ -1,0 +1,36 @@
+"""The parts a chip can be made of: kind -> class. A new part is one file and one line here."""
+
+from cimsim.component import Component
+from cimsim.components.adc import Adc
+from cimsim.components.buffer import Buffer
+from cimsim.components.bus import Bus
+from cimsim.components.codebook_rom import CodebookRom
+from cimsim.components.crossbar import Crossbar
+from cimsim.components.dac import Dac
+from cimsim.components.digital import Digital
+from cimsim.components.dram import Dram
+from cimsim.components.index_buffer import IndexBuffer
+from cimsim.components.lattice_decoder import LatticeDecoder
+from cimsim.components.link import Link
+from cimsim.components.register import Register
+from cimsim.components.router import Router
+from cimsim.components.sample_hold import SampleHold
+from cimsim.components.shift_add import ShiftAdd
+
+COMPONENTS: dict[str, type[Component]] = {
+    "crossbar": Crossbar,
+    "dac": Dac,
+    "sample_hold": SampleHold,
+    "adc": Adc,
+    "shift_add": ShiftAdd,
+    "register": Register,
+    "buffer": Buffer,
+    "index_buffer": IndexBuffer,
+    "codebook_rom": CodebookRom,
+    "lattice_decoder": LatticeDecoder,
+    "router": Router,
+    "bus": Bus,
+    "link": Link,
+    "dram": Dram,
+    "digital": Digital,
+}

@@ -1,0 +1,8 @@
+"""Ways to compute a layer on a chip. A new one is a file here and a line in DATAFLOWS."""
+
+from cimsim.dataflow import decode, stationary
+from cimsim.dataflow.work import LayerWork
+
+__all__ = ["DATAFLOWS", "LayerWork"]
+
+DATAFLOWS = {"stationary": stationary, "decode": decode}

@@ -1,0 +1,27 @@
+"""The training schemes, one per kind of format. A new one is a file and a line in SCHEMES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from qat.schemes.base import Encoded, Quantizer
+from qat.schemes.lattice import LatticeQuantizer
+from qat.schemes.linear import LinearQuantizer
+from qat.schemes.vector import Codebook, VectorQuantizer
+from workloads.format import WeightFormat
+
+__all__ = ["SCHEMES", "Codebook", "Encoded", "Quantizer", "make_quantizer"]
+
+SCHEMES: dict[str, Callable[..., Quantizer]] = {
+    "linear": LinearQuantizer,
+    "vq": VectorQuantizer,
+    "lattice": LatticeQuantizer,
+}
+
+
+def make_quantizer(fmt: WeightFormat, weight: Tensor, book: Codebook | None = None) -> Quantizer:
+    """The quantizer of a format, initialised from `weight` [O, ...]; `book` for formats with a codebook."""
+    shared = () if book is None else (book,)
+    return SCHEMES[fmt.kind](fmt, weight, *shared)

@@ -1,0 +1,59 @@
+# Everything from a fresh machine with Python >= 3.11, make and a C compiler: `make run`.
+#
+# PYTHON       the interpreter that makes .venv
+# TORCH_INDEX  an extra package index for torch: with PyTorch's index of CPU builds the download is
+#              0.2 GB, where PyPI's Linux build brings CUDA and several GB
+
+PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help run test check bench docs clean
+
+help:
+	@echo "make run    install, get the data and co-design a chip and a network for Fashion-MNIST"
+	@echo "make test   run the tests on two processes"
+	@echo "make check  formatting, lint, types and import contracts"
+	@echo "make bench  measure the simulator's speed"
+	@echo "make docs   run the seeded study and redraw the figures of the documents"
+	@echo "make clean  remove the environment and the caches; runs/ and .data/ stay"
+
+run: $(INSTALLED)
+	-$(BIN)/python -m workloads.datasets --fetch .data
+	$(BIN)/cimsim codesign examples/fashion_mnist.yaml
+
+test: export OMP_NUM_THREADS = 1
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -q
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.array_cycles
+	$(BIN)/python -m benchmarks.resnet18
+
+docs: $(INSTALLED)
+	$(BIN)/cimsim codesign examples/fashion_mnist_seeds.yaml
+	$(BIN)/python -m docs.figures
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(1)' || \
+		{ echo "cimsim needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+		{ echo "'$(PYTHON)' cannot make environments: install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	@echo "installing into $(VENV): this takes a few minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[all,dev]"
+	touch $@

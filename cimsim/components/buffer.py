@@ -1,0 +1,78 @@
+"""On-chip buffers: SRAM as CACTI models it, and embedded DRAM relative to it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from cimsim.component import LEAKAGE_SCALE, Assumption, CheckPoint, Component, Source
+from cimsim.components.sram_table import CACTI, SramFigures, sram_figures
+from cimsim.scaling import Technology
+
+SRAM_64KB = {"memory": "sram", "capacity_bits": 524_288, "width_bits": 256, "role": "tile"}
+
+
+class SramPriced(Component):
+    """What every SRAM shares: prices per bit of a memory of `capacity_bits` read `width_bits` at a time."""
+
+    ACTIONS: ClassVar = ("read_bit", "write_bit")
+
+    capacity_bits: int = Field(ge=64)
+    width_bits: int = Field(ge=1)
+
+    @property
+    def actions_per_access(self) -> int:
+        return self.width_bits
+
+    def base_energy_pj(self, action: str, tech: Technology) -> float:
+        figures = self.figures(tech)
+        return (figures.read_pj if action == "read_bit" else figures.write_pj) / self.width_bits
+
+    def base_area_um2(self, tech: Technology) -> float:
+        return self.figures(tech).area_um2
+
+    def base_leakage_uw(self, tech: Technology) -> float:
+        return self.figures(tech).leakage_uw
+
+    def figures(self, tech: Technology) -> SramFigures:
+        """The SRAM of this size: energies in pJ per access, area in um2, leakage in uW."""
+        return sram_figures(self.capacity_bits, self.width_bits, tech)
+
+
+class Buffer(SramPriced):
+    """A tile's or the chip's buffer."""
+
+    SOURCES: ClassVar = (
+        Source(
+            CACTI,
+            (
+                CheckPoint(SRAM_64KB, Technology(32, 1.0), "read_bit", 29.6 / 256, 0.005),
+                CheckPoint(SRAM_64KB, Technology(32, 1.0), "area_um2", 101_000, 0.005),
+            ),
+        ),
+    )
+    ASSUMPTIONS: ClassVar = (
+        Assumption(
+            name="edram_energy_ratio", why="eDRAM access over SRAM of that size: no figure that fixes it; no refresh",
+            low=0.5, nominal=1.0, high=2.0, unit="x",
+        ),
+        Assumption(
+            name="edram_area_ratio", why="eDRAM over SRAM area: ISAAC's 64 KB (0.083 mm2) over CACTI's (0.101 mm2)",
+            low=0.5, nominal=0.82, high=1.0, unit="x",
+        ),
+        LEAKAGE_SCALE,
+    )  # fmt: skip
+
+    kind: Literal["buffer"] = "buffer"
+    memory: Literal["sram", "edram"]
+    role: Literal["tile", "global"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    edram_energy_ratio: float = Field(default=1.0, gt=0)
+    edram_area_ratio: float = Field(default=0.82, gt=0)
+
+    def figures(self, tech: Technology) -> SramFigures:
+        read, write, area, leak = super().figures(tech)
+        if self.memory == "sram":
+            return SramFigures(read, write, area, leak)
+        energy = self.edram_energy_ratio
+        return SramFigures(read * energy, write * energy, area * self.edram_area_ratio, leak)

@@ -1,0 +1,163 @@
+"""A compute-in-memory array of SRAM or ReRAM cells: reads, writes, area.
+
+ReRAM is ohmic: energy = V^2 x conductance x time, at the mean conductance of its cells. SRAM is charge: the word
+lines of active rows and the bit lines of active cells, with capacitances that shrink with the node.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cimsim.component import LEAKAGE_SCALE, Assumption, CheckPoint, Component, Source
+from cimsim.components.sram_table import CACTI, SramFigures, sram_figures
+from cimsim.scaling import Technology, nominal
+
+INPUT_DENSITY = 0.5  # reference: half the inputs on ...
+CELL_DENSITY = 0.5  # ... and half the cells on; a cell conducts in a quarter of all reads
+# ZigZag-IMC, 28 nm, fitted to silicon: word line and bit line 0.35 fF per cell each, cell gate (NAND2) 0.7 fF.
+WORD_LINE_FF, BIT_LINE_FF, GATE_FF, CAPACITANCE_NM = 0.35, 0.35, 0.7, 28.0
+SQUARE_UM_PER_F2_NM2 = 1e-6
+
+NEURRAM_CELL = {"rows": 128, "columns": 128, "cell": "reram", "cell_bits": 2, "rows_on": 128, "encoding": "offset"}
+NEURRAM = "W. Wan et al., NeuRRAM, Nature 608, 2022: 250 kohm and 1 Mohm cells; write-verify of 8.52 us at 1.75 V"
+
+
+class Crossbar(Component):
+    """`rows` x `columns` cells of `cell_bits` bits, `rows_on` word lines driven per read.
+
+    `read_ps` is the time of one read, `write_ps` of writing one word line (write-verify included).
+    """
+
+    ACTIONS: ClassVar = ("read_cell", "write_cell")
+    STATED_ACTIONS: ClassVar = ("read_cell",)  # printed powers are inference powers
+    SOURCES: ClassVar = (
+        Source(
+            f"{NEURRAM}; energies of its cell by NeuroSim V1.3 (X. Peng et al., IEDM 2019)",
+            (
+                CheckPoint(
+                    {**NEURRAM_CELL, "read_ps": 10_000, "write_ps": 8_520_000},
+                    nominal(22), "read_cell", 0.00310892, 0.01,
+                ),
+                CheckPoint(
+                    {**NEURRAM_CELL, "read_ps": 10_000, "write_ps": 8_520_000},
+                    nominal(22), "write_cell", 64.8989, 0.01,
+                ),
+            ),
+        ),
+        Source(
+            "J. Sun, P. Houshmand, M. Verhelst, ZigZag-IMC, 28 nm: line and gate capacitances fitted to silicon",
+            (
+                CheckPoint(  # (0.5 x 0.35 + 0.25 x 1.05) fF at 0.9 V
+                    {**NEURRAM_CELL, "cell": "sram", "cell_bits": 1, "read_ps": 5_000, "write_ps": 1_000},
+                    Technology(28, 0.9), "read_cell", 354.375e-6, 0.001,
+                ),
+            ),
+        ),
+        Source(f"{CACTI}: SRAM cell writes and leakage, as a memory of the array's size"),
+    )  # fmt: skip
+    ASSUMPTIONS: ClassVar = (
+        Assumption(
+            name="r_on_ohm", why="ReRAM: NeuRRAM's cell; ISAAC prints none, others use 1.3 to 100 kohm",
+            low=1_333, nominal=250_000, high=250_000, unit="ohm",
+        ),
+        Assumption(
+            name="r_off_ohm", why="ReRAM: NeuRRAM's cell; RAELLA's 20 kohm is the low end",
+            low=20_000, nominal=1_000_000, high=1_000_000, unit="ohm",
+        ),
+        Assumption(
+            name="read_v", why="ReRAM: NeuRRAM reads at 0.5 V, ISAAC-like models at 0.2 V", low=0.1, nominal=0.5,
+            high=0.55, unit="V",
+        ),
+        Assumption(
+            name="set_v", why="ReRAM: NeuRRAM sets at 1.75 V, NeuroSim at 2 V", low=1.75, nominal=1.75, high=2.0,
+            unit="V",
+        ),
+        Assumption(
+            name="read_scale", why="SRAM: NeuroSim's array reads at 0.35 times this, Jia's 2 fF cells at 5.7 times",
+            low=0.35, nominal=1, high=5.7, unit="x",
+        ),
+        Assumption(
+            name="write_scale", why="SRAM: a cell write as in a CACTI memory; NeuroSim's array write is 38 times that",
+            low=1, nominal=1, high=38, unit="x",
+        ),
+        Assumption(
+            name="sram_cell_f2", why="SRAM: NeuroSim's 22 nm cell; compute cells reach 426 F2 (Jia, JSSC 2020)",
+            low=80, nominal=280, high=426, unit="F2",
+        ),
+        Assumption(
+            name="reram_cell_f2", why="ReRAM: NeuroSim's 1T1R cell; a bare cross-point has 4 F2, NeuRRAM's cell 126 F2",
+            low=4, nominal=48, high=126, unit="F2",
+        ),
+        LEAKAGE_SCALE,
+    )  # fmt: skip
+
+    kind: Literal["crossbar"] = "crossbar"
+    rows: int = Field(ge=1, le=4096)
+    columns: int = Field(ge=1, le=4096)
+    cell: Literal["sram", "reram"]
+    cell_bits: int = Field(ge=1, le=4)
+    rows_on: int = Field(ge=1)
+    read_ps: int = Field(gt=0)
+    write_ps: int = Field(gt=0)
+    encoding: Literal["offset", "twos_complement", "differential"]
+    column_flip: bool = False
+    double_buffered: bool = False
+    endurance_writes: float | None = Field(default=None, gt=0)
+    r_on_ohm: float = Field(default=250_000, gt=0)
+    r_off_ohm: float = Field(default=1_000_000, gt=0)
+    read_v: float = Field(default=0.5, gt=0)
+    set_v: float = Field(default=1.75, gt=0)
+    read_scale: float = Field(default=1.0, gt=0)
+    write_scale: float = Field(default=1.0, gt=0)
+    sram_cell_f2: float = Field(default=280, gt=0)
+    reram_cell_f2: float = Field(default=48, gt=0)
+
+    @model_validator(mode="after")
+    def _array_is_possible(self) -> Self:
+        if self.rows_on > self.rows:
+            raise ValueError(f"rows_on = {self.rows_on}: must be <= rows = {self.rows}")
+        if self.cell == "sram" and self.cell_bits != 1:
+            raise ValueError(f"cell_bits = {self.cell_bits}: must be 1 (an SRAM cell holds one bit)")
+        if self.column_flip and self.encoding != "offset":
+            raise ValueError("column_flip = True: needs encoding: offset (it inverts offset columns)")
+        return self
+
+    @property
+    def num_cells(self) -> int:
+        """Cells of one array, counted once when double buffered."""
+        return self.rows * self.columns
+
+    @property
+    def actions_per_access(self) -> int:
+        return self.rows_on * self.columns
+
+    def base_energy_pj(self, action: str, tech: Technology) -> float:
+        """`read_cell`: one cell, one read, at reference density; `write_cell`: one cell (ReRAM: write-verify)."""
+        if self.cell == "reram":
+            return self._ohmic_pj(action)
+        if action == "write_cell":
+            return self._as_memory(tech).write_pj / self.columns * self.write_scale
+        conducting = INPUT_DENSITY * CELL_DENSITY
+        femtofarad = INPUT_DENSITY * WORD_LINE_FF + conducting * (BIT_LINE_FF + GATE_FF)
+        return femtofarad * 1e-3 * tech.node_nm / CAPACITANCE_NM * tech.supply_v**2 * self.read_scale
+
+    def base_area_um2(self, tech: Technology) -> float:
+        cell_f2 = self.sram_cell_f2 if self.cell == "sram" else self.reram_cell_f2
+        copies = 2 if self.double_buffered else 1
+        return copies * self.num_cells * cell_f2 * tech.node_nm**2 * SQUARE_UM_PER_F2_NM2
+
+    def base_leakage_uw(self, tech: Technology) -> float:
+        copies = 2 if self.double_buffered else 1
+        return copies * self._as_memory(tech).leakage_uw if self.cell == "sram" else 0.0
+
+    def _ohmic_pj(self, action: str) -> float:
+        mean_siemens = (1 / self.r_on_ohm + 1 / self.r_off_ohm) * CELL_DENSITY
+        if action == "write_cell":
+            return self.set_v**2 * mean_siemens * self.write_ps
+        return self.read_v**2 * mean_siemens * self.read_ps * INPUT_DENSITY
+
+    def _as_memory(self, tech: Technology) -> SramFigures:
+        """A plain SRAM of this array's size, one word line wide."""
+        return sram_figures(self.num_cells, self.columns, tech)

@@ -1,0 +1,77 @@
+"""Weights as codes: index buffer -> codebook ROM or lattice decoder -> assembly buffer -> word lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import ceil
+
+from cimsim import rates
+from cimsim.dataflow.work import Actions, written_cells
+from cimsim.mapping import Placement
+from cimsim.records import LoadJob
+from cimsim.spec import Chip
+from workloads.format import WeightFormat
+from workloads.layer import Layer
+
+
+def refusal(fmt: WeightFormat, chip: Chip) -> str:
+    """Why this dataflow cannot serve the format on this chip; empty if it can."""
+    if fmt.kind == "linear":
+        return f"{fmt.name} has no codes to decode"
+    if fmt.kind == "lattice":
+        return _lattice_refusal(fmt, chip)
+    rom = chip.part("codebook_rom")
+    if rom is None:
+        return f"{chip.name} has no codebook ROM"
+    if rom.component.capacity_bits < fmt.codebook_bits:
+        return f"the codebook has {fmt.codebook_bits} bits, the ROM holds {rom.component.capacity_bits}"
+    return ""
+
+
+def _lattice_refusal(fmt: WeightFormat, chip: Chip) -> str:
+    decoder = chip.part("lattice_decoder")
+    if decoder is None:
+        return f"{chip.name} has no lattice decoder"
+    known = decoder.component.lattices
+    return "" if fmt.lattice in known else f"the lattice decoder knows {', '.join(known)}, not {fmt.lattice}"
+
+
+def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> tuple[tuple[LoadJob, int], ...]:
+    """A block is d rows: one code per output gives d weights down a column."""
+    part = chip.part("lattice_decoder" if fmt.kind == "lattice" else "codebook_rom")
+    assert part is not None, "refusal() was asked first"
+    return tuple(
+        (
+            LoadJob(
+                blocks=ceil(piece.rows / fmt.vector_length),
+                codes_per_block=piece.outputs,
+                code_bits=fmt.code_bits + fmt.scale_bits,
+                index_width=rates.load_width_bits(chip),
+                ports=part.component.ports,
+                latency=part.component.latency_cycles,
+                block_rows=min(fmt.vector_length, piece.rows),
+                write_ticks=rates.write_ticks(chip),
+                buffers=2,
+            ),
+            piece.count,
+        )
+        for piece in placement.pieces
+    )
+
+
+def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement) -> Actions:
+    """Actions of one load, beside the outer memory's. Each code is looked up once per array that needs it."""
+    bits = fmt.bits(layer).total
+    codes = sum(ceil(piece.rows / fmt.vector_length) * piece.outputs * piece.count for piece in placement.pieces)
+    count: Actions = Counter({
+        ("index_buffer", "", "write_bit"): bits,
+        ("index_buffer", "", "read_bit"): bits,
+        ("crossbar", "", "write_cell"): written_cells(placement),
+    })  # fmt: skip
+    if fmt.kind == "lattice":
+        count["lattice_decoder", "", "decode"] = codes
+    else:
+        count["codebook_rom", "", "read_bit"] = codes * fmt.vector_length * fmt.entry_bits
+    if fmt.scale_bits:
+        count["digital", "activation", "op"] = codes * fmt.vector_length
+    return count

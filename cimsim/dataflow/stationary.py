@@ -1,0 +1,49 @@
+"""Weights as plain numbers: each row's integers come over the bus and are written as they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from cimsim import rates
+from cimsim.dataflow.work import Actions, written_cells
+from cimsim.mapping import Placement
+from cimsim.records import LoadJob
+from cimsim.spec import Chip
+from workloads.format import WeightFormat
+from workloads.layer import Layer
+
+
+def refusal(fmt: WeightFormat, chip: Chip) -> str:
+    """Why this dataflow cannot serve the format on this chip; empty if it can."""
+    return "" if fmt.kind == "linear" else f"{fmt.name} is coded: its weights must be decoded"
+
+
+def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> tuple[tuple[LoadJob, int], ...]:
+    """A block is one row: one number per output, no decoder in between."""
+    return tuple(
+        (
+            LoadJob(
+                blocks=piece.rows,
+                codes_per_block=piece.outputs,
+                code_bits=fmt.code_bits,
+                index_width=rates.load_width_bits(chip),
+                ports=piece.outputs,
+                latency=0,
+                block_rows=1,
+                write_ticks=rates.write_ticks(chip),
+                buffers=2,
+            ),
+            piece.count,
+        )
+        for piece in placement.pieces
+    )
+
+
+def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement) -> Actions:
+    """Actions of one load, beside the outer memory's."""
+    bits = fmt.bits(layer).total
+    return Counter({
+        ("index_buffer", "", "write_bit"): bits,
+        ("index_buffer", "", "read_bit"): bits,
+        ("crossbar", "", "write_cell"): written_cells(placement),
+    })  # fmt: skip

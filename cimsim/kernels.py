@@ -1,0 +1,236 @@
+"""Tick by tick through one array: exact state machines for matrix-vector products and for loading weights."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numba
+
+from cimsim.records import ArrayJob, Counts, LoadCounts, LoadJob
+
+# Rules of the MVM machine. Time t is the start of tick t; what ends at t frees its place at t, and what
+# can start at t starts at t, however many moves that takes (the rules form a marked graph, so their order
+# does not matter). All stages are first in, first out.
+#   fetch    one vector at a time, as soon as one of the two input register places is free. A place is
+#            held from the fetch's start until the array no longer drives the vector's last read.
+#   read     starts when the array is free and the vector lies in the register. With a sample-and-hold
+#            the array is free once it has handed its values over, without one when they are released.
+#   convert  starts at the hand-over, which waits until the slot is empty. The slot empties when its
+#            values are converted and, for a vector's last read, the result is released.
+#   release  the shift-add is a pipeline of fixed latency that cannot pause. Durations are known ahead, so
+#            a result is released as soon as it will find the output register (one place) empty when it
+#            comes out. Hence the output stages may be stepped `shift_add_ticks` early, as if that latency
+#            were zero, and the latency be added to the result times: exact, and no queue is needed.
+#   digital, write  hold one vector each; a processed vector stays in digital until write is free.
+# Stalls count from the first read's start until the array is free of the job's last read, so that this
+# time = reads x read_ticks + stall_adc + stall_output + stall_fetch. A tick in which the array holds a
+# finished read belongs to the converter while that converts, else to the output. `occupancy` is the
+# result time of one further vector minus `first_result`: a like job entering then meets every stage free,
+# and its first result comes when the stream's next one would have.
+#
+# Rules of the load machine, in the order in which they act inside a tick.
+#   issue    min(ports, whole codes in the reservoir, places left in the buffer being filled) codes; one
+#            tick serves one buffer. A buffer is taken at its block's first issue and is free again in the
+#            tick after its last row. Codes issued in tick t are in the buffer at t + latency.
+#   write    starts or goes on if its block is complete. An idle tick of the writer is the ROM's if all
+#            codes of the awaited block were issued (latency) or as many as ports and places allowed, and
+#            the index's if the reservoir held fewer.
+#   index    a word enters if it fits into max(2 words, code + word) bits; its bits serve the next tick.
+# More ports, or an index of twice the width, never slow a load. Widths that are no multiple can (by a few
+# ticks), since a wider word may not fit where a narrower one did.
+
+
+@lru_cache(maxsize=1 << 16)
+def count_mvm(job: ArrayJob, fast_forward: bool = True) -> Counts:
+    """What `job` does, in ticks of the converter clock.
+
+    Without `fast_forward` every tick is run. With it (same integers) vectors that repeat their
+    predecessor's states exactly are extrapolated. Raises ValueError if `vectors`, `reads`, `adcs` or
+    `read_ticks` is below 1, or another field below 0.
+    """
+    _check(job, at_least_one=("vectors", "reads", "adcs", "read_ticks"))
+    return Counts(*_run_mvm_compiled(ArrayJob(*map(int, job)), bool(fast_forward)))
+
+
+@lru_cache(maxsize=1 << 16)
+def count_load(job: LoadJob) -> LoadCounts:
+    """What `job` does, in ticks of the digital clock. Raises ValueError unless fields are >= 1 (latency >= 0)."""
+    _check(job, at_least_one=tuple(name for name in job._fields if name != "latency"))
+    return LoadCounts(*_run_load_compiled(LoadJob(*map(int, job))))
+
+
+def _check(job: ArrayJob | LoadJob, at_least_one: tuple[str, ...]) -> None:
+    wrong = [f"{name} = {n}" for name, n in job._asdict().items() if n < (name in at_least_one)]
+    if wrong:
+        raise ValueError(f"{type(job).__name__}: {', '.join(wrong)}: must be >= 1 (durations >= 0)")
+
+
+class _Flow(NamedTuple):
+    """How many have entered each stage; the difference of neighbours is what a stage holds."""
+
+    fetching: int  # vectors
+    fetched: int
+    started: int  # reads
+    handed: int
+    released: int
+    queued: int  # vectors
+    processed: int
+    writing: int
+    written: int
+
+
+class _Ends(NamedTuple):
+    """The tick at which each stage is done with what it holds (past if it waits or is empty)."""
+
+    fetch: int
+    read: int
+    convert: int
+    digital: int
+    write: int
+
+
+def _settle(job: ArrayJob, tick: int, flow: _Flow, ends: _Ends) -> tuple[_Flow, _Ends]:
+    """All moves that are possible at `tick`."""
+    fetching, fetched, started, handed, released, queued, processed, writing, written = flow
+    fetch_end, read_end, convert_end, digital_end, write_end = ends
+    convert_ticks = (job.conversions + job.adcs - 1) // job.adcs
+    is_moving = True
+    while is_moving:
+        before = fetching + fetched + started + handed + released + processed + writing + written
+        if writing > written and write_end <= tick:
+            written += 1
+        if processed > writing and digital_end <= tick and writing == written:
+            writing, write_end = writing + 1, tick + job.write_ticks
+        if queued > processed and processed == writing:
+            processed, digital_end = processed + 1, tick + job.digital_ticks
+        is_last = released + 1 == (queued + 1) * job.reads
+        if handed > released and convert_end <= tick and (queued == processed or not is_last):
+            released, queued = released + 1, queued + is_last
+        if started > handed and read_end <= tick and handed == released:
+            handed, convert_end = handed + 1, tick + convert_ticks
+        if started == handed and started < fetched * job.reads and (job.sample_hold or handed == released):
+            started, read_end = started + 1, tick + job.read_ticks
+        if fetching > fetched and fetch_end <= tick:
+            fetched += 1
+        num_driven = handed if job.sample_hold else released
+        # one vector more than the job has: it tells the occupancy
+        if fetching == fetched and fetching <= job.vectors and (fetching - 1) * job.reads <= num_driven:
+            fetching, fetch_end = fetching + 1, tick + job.fetch_ticks
+        is_moving = before != fetching + fetched + started + handed + released + processed + writing + written
+    return (
+        _Flow(fetching, fetched, started, handed, released, queued, processed, writing, written),
+        _Ends(fetch_end, read_end, convert_end, digital_end, write_end),
+    )
+
+
+def _shift(flow: _Flow, reads: int, vectors: int) -> _Flow:
+    """The same machine `vectors` later in its stream."""
+    return _Flow(
+        flow.fetching + vectors, flow.fetched + vectors, flow.started + vectors * reads, flow.handed + vectors * reads,
+        flow.released + vectors * reads, flow.queued + vectors, flow.processed + vectors, flow.writing + vectors,
+        flow.written + vectors,
+    )  # fmt: skip
+
+
+def _ticks_left(ends: _Ends, tick: int) -> _Ends:
+    return _Ends(
+        max(ends.fetch - tick, 0), max(ends.read - tick, 0), max(ends.convert - tick, 0),
+        max(ends.digital - tick, 0), max(ends.write - tick, 0),
+    )  # fmt: skip
+
+
+def _run_mvm(job: ArrayJob, fast_forward: bool) -> Counts:
+    reads = job.reads
+    flow, ends = _Flow(0, 0, 0, 0, 0, 0, 0, 0, 0), _Ends(0, 0, 0, 0, 0)
+    relative_flow, relative_ends = flow, ends
+    waits_adc = waits_output = waits_fetch = False
+    stall_adc = stall_output = stall_fetch = adc_before = output_before = fetch_before = 0
+    tick = skipped_ticks = first = before_last = last = further = 0
+    while flow.written <= job.vectors:
+        if (
+            (tick == ends.fetch) | (tick == ends.read) | (tick == ends.convert)
+            | (tick == ends.digital) | (tick == ends.write)
+        ):  # fmt: skip
+            num_written = flow.written
+            flow, ends = _settle_compiled(job, tick, flow, ends)
+            num_driven = flow.handed if job.sample_hold else flow.released
+            holds = ends.read <= tick if flow.started > flow.handed else flow.handed > num_driven
+            is_live = flow.started > 0 and num_driven < job.vectors * reads
+            waits_adc = is_live and holds and ends.convert > tick
+            waits_output = is_live and holds and ends.convert <= tick
+            waits_fetch = is_live and not holds and flow.started == flow.handed
+            if flow.written > num_written:  # by one: reads, so results too, are at least one tick apart
+                before_last, last, further = last, further, tick + skipped_ticks
+                first = first if num_written else further
+                then_flow, then_ends = relative_flow, relative_ends
+                relative_flow = _shift_compiled(flow, reads, -flow.written)
+                relative_ends = _ticks_left_compiled(ends, tick)
+                repeats = job.vectors - flow.fetching  # the fetcher has not yet seen the stream's end
+                if fast_forward and repeats > 0 and relative_flow == then_flow and relative_ends == then_ends:
+                    flow = _shift_compiled(flow, reads, repeats)
+                    skipped_ticks += repeats * (further - last)
+                    stall_adc += repeats * (stall_adc - adc_before)
+                    stall_output += repeats * (stall_output - output_before)
+                    stall_fetch += repeats * (stall_fetch - fetch_before)
+                    further = tick + skipped_ticks
+                adc_before, output_before, fetch_before = stall_adc, stall_output, stall_fetch
+        stall_adc += waits_adc
+        stall_output += waits_output
+        stall_fetch += waits_fetch
+        tick += 1
+    num_reads = flow.started - reads  # the further vector is not the job's
+    interval = last - before_last if job.vectors > 1 else 0
+    return Counts(
+        first + job.shift_add_ticks, interval, further - first, last + job.shift_add_ticks,
+        num_reads, num_reads * job.conversions, stall_adc, stall_output, stall_fetch,
+    )  # fmt: skip
+
+
+def _run_load(job: LoadJob) -> LoadCounts:
+    num_words = (job.blocks * job.codes_per_block * job.code_bits + job.index_width - 1) // job.index_width
+    capacity_bits = max(2 * job.index_width, job.code_bits + job.index_width)
+    tick = held_bits = index_words = rom_reads = rows_written = stall_index = stall_rom_port = 0
+    issued_blocks = written_blocks = codes_in_buffer = 0
+    row_ticks_left = rows_left = 0
+    complete_even = complete_odd = 0  # when the last code of the newest even and odd block is in its buffer
+    while written_blocks < job.blocks:
+        is_short = False
+        if issued_blocks < min(job.blocks, written_blocks + job.buffers):
+            wanted = min(job.ports, job.codes_per_block - codes_in_buffer)
+            issued = min(wanted, held_bits // job.code_bits)
+            is_short = issued < wanted
+            held_bits -= issued * job.code_bits
+            rom_reads += issued
+            codes_in_buffer += issued
+            if codes_in_buffer == job.codes_per_block:
+                if issued_blocks & 1:
+                    complete_odd = tick + job.latency
+                else:
+                    complete_even = tick + job.latency
+                issued_blocks, codes_in_buffer = issued_blocks + 1, 0
+        complete = complete_odd if written_blocks & 1 else complete_even
+        if rows_left == 0 and issued_blocks > written_blocks and complete <= tick:
+            rows_left, row_ticks_left = job.block_rows, job.write_ticks
+        if rows_left == 0:
+            is_index = is_short and issued_blocks == written_blocks
+            stall_index += is_index
+            stall_rom_port += not is_index
+        else:
+            row_ticks_left -= 1
+            if row_ticks_left == 0:
+                rows_left, row_ticks_left = rows_left - 1, job.write_ticks
+                rows_written += 1
+                written_blocks += rows_left == 0
+        if index_words < num_words and held_bits + job.index_width <= capacity_bits:
+            held_bits += job.index_width
+            index_words += 1
+        tick += 1
+    return LoadCounts(tick, index_words, rom_reads, rows_written, stall_index, stall_rom_port)
+
+
+_settle_compiled = numba.njit(cache=True)(_settle)
+_shift_compiled = numba.njit(cache=True)(_shift)
+_ticks_left_compiled = numba.njit(cache=True)(_ticks_left)
+_run_mvm_compiled = numba.njit(cache=True)(_run_mvm)
+_run_load_compiled = numba.njit(cache=True)(_run_load)

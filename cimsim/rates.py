@@ -1,0 +1,156 @@
+"""What a chip's parts mean in time and width: clocks to ticks, ports to bits a cycle, tiles to mesh paths."""
+
+from __future__ import annotations
+
+from math import ceil, isqrt
+
+from cimsim.components.crossbar import Crossbar
+from cimsim.functional import ArrayNumbers
+from cimsim.spec import Chip
+
+PS_PER_S = 10**12
+
+
+def ticks(duration_ps: int, rate_hz: int) -> int:
+    """Whole ticks of a clock that cover a duration."""
+    return -(-duration_ps * rate_hz // PS_PER_S)
+
+
+def instant_ps(tick: int, rate_hz: int) -> int:
+    """When tick `tick` of a clock falls: never tick times a rounded period."""
+    return -(-tick * PS_PER_S // rate_hz)
+
+
+def crossbar(chip: Chip) -> Crossbar:
+    part = chip.part("crossbar")
+    assert part is not None and isinstance(part.component, Crossbar), "load_chip refuses a chip without arrays"
+    return part.component
+
+
+def converter_rate_hz(chip: Chip) -> int:
+    """Conversions a second of one ADC: the clock of everything inside a unit."""
+    part = chip.part("adc")
+    assert part is not None and part.component.peak_rate_hz, "load_chip refuses a chip without an ADC rate"
+    return round(part.component.peak_rate_hz)
+
+
+def dac_bits(chip: Chip) -> int:
+    part = chip.part("dac")
+    return part.component.bits if part else 1
+
+
+def _adcs_per_unit(chip: Chip) -> int:
+    part = chip.part("adc")
+    assert part is not None
+    return part.component.count
+
+
+def arrays_per_adc(chip: Chip) -> int:
+    """Arrays whose columns one ADC converts, one after the other."""
+    return max(1, chip.arrays_per_unit // _adcs_per_unit(chip))
+
+
+def adcs_per_array(chip: Chip) -> int:
+    return max(1, _adcs_per_unit(chip) // chip.arrays_per_unit)
+
+
+def pipeline_ps(chip: Chip) -> dict[str, int]:
+    """Durations of the stages around the arrays: fetch, shift_add, digital, write."""
+    clock = chip.clocks_hz["array"]
+    return {
+        "fetch": instant_ps(chip.pipeline.fetch_cycles, clock),
+        "shift_add": instant_ps(chip.pipeline.shift_add_cycles, clock),
+        "digital": instant_ps(chip.pipeline.digital_cycles, clock),
+        "write": instant_ps(chip.pipeline.write_cycles, clock),
+    }
+
+
+def bus_ps(chip: Chip, bits: int) -> int:
+    """Time for `bits` on one tile's bus, one word a digital cycle (0 without a bus)."""
+    part = chip.part("bus")
+    return instant_ps(ceil(bits / part.component.width_bits), chip.clocks_hz["digital"]) if part else 0
+
+
+def activation_ps(chip: Chip, elements: int) -> int:
+    """Time for one tile's activation units to finish `elements` outputs."""
+    return _digital_ps(chip, "activation", elements)
+
+
+def pool_ps(chip: Chip, operations: int) -> int:
+    """Time for one tile's pooling and adding units; activation units stand in where there are none."""
+    role = "pool" if chip.part("digital", "pool") else "activation"
+    return _digital_ps(chip, role, operations)
+
+
+def _digital_ps(chip: Chip, role: str, operations: int) -> int:
+    part = chip.part("digital", role)
+    if part is None:
+        return 0
+    lanes = part.component.lanes * part.component.count
+    return instant_ps(ceil(operations / lanes), chip.clocks_hz["digital"])
+
+
+def load_width_bits(chip: Chip) -> int:
+    """Bits of weights or codes that reach one tile's arrays in a digital cycle."""
+    part = chip.part("index_buffer") or chip.part("bus") or chip.part("buffer", "tile")
+    assert part is not None, "load_chip refuses a chip without a tile buffer"
+    return part.component.width_bits
+
+
+def write_ticks(chip: Chip) -> int:
+    """Digital cycles to write one word line."""
+    return max(1, ticks(crossbar(chip).write_ps, chip.clocks_hz["digital"]))
+
+
+def transfer_ps(chip: Chip, bits: int) -> int:
+    """Time for `bits` on a reserved mesh path, one flit a digital cycle (0 without routers)."""
+    part = chip.part("router")
+    return instant_ps(ceil(bits / part.component.flit_bits), chip.clocks_hz["digital"]) if part else 0
+
+
+def memory_ps(chip: Chip, bits: int) -> int:
+    """Time for `bits` on the outer memory's channel, or on the chip's link where that is the source."""
+    memory, link = chip.part("dram"), chip.part("link")
+    if memory is not None:
+        return -(-bits * PS_PER_S // memory.component.bandwidth_bits_per_s)
+    return instant_ps(bits, round(link.component.peak_rate_hz)) if link else 0
+
+
+def router_of(chip: Chip, tile: int) -> int:
+    part = chip.part("router")
+    return tile // part.component.shared_by if part else 0
+
+
+def router_columns(chip: Chip) -> int:
+    """Routers in a row of the mesh; a router that serves n tiles stands for a square of them."""
+    part = chip.part("router")
+    assert chip.mesh is not None and part is not None
+    return max(1, chip.mesh.columns // isqrt(part.component.shared_by))
+
+
+def mesh_path(chip: Chip, start_tile: int, end_tile: int) -> tuple[str, ...]:
+    """Links of the XY route between two tiles' routers, named `from>to`; empty if they share a router."""
+    if chip.mesh is None or chip.part("router") is None:
+        return ()
+    here, there = router_of(chip, start_tile), router_of(chip, end_tile)
+    path, columns = [], router_columns(chip)
+    while here != there:
+        (x, y), (to_x, to_y) = (here % columns, here // columns), (there % columns, there // columns)
+        step = (1 if to_x > x else -1) if x != to_x else columns * (1 if to_y > y else -1)
+        path.append(f"{here}>{here + step}")
+        here += step
+    return tuple(path)
+
+
+def array_numbers(chip: Chip) -> ArrayNumbers:
+    """What decides the numbers this chip's arrays return."""
+    part, adc = crossbar(chip), chip.part("adc")
+    assert adc is not None, "load_chip refuses a chip without an ADC"
+    return ArrayNumbers(
+        part.rows, part.rows_on, part.cell_bits, dac_bits(chip), adc.component.bits, part.encoding, part.column_flip
+    )
+
+
+def unit_area_um2(chip: Chip) -> float:
+    """Area of one unit: its arrays, converters and registers."""
+    return 1e6 * next(r.area_mm2 for r in chip.bill() if (r.level, r.component) == (chip.unit.name, "total"))

@@ -1,0 +1,208 @@
+"""Reading a chip: YAML, variations on it, and every check before anything is computed from it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
+
+from cimsim.chip import BillRow, Chip, Level, Part
+from cimsim.components import COMPONENTS
+from workloads.errors import InputError, problems_of
+
+__all__ = ["BillRow", "Chip", "Level", "Part", "chip_names", "chip_schema", "load_chip"]
+
+CHIPS = Path(__file__).parent / "chips"
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+INPUT_BITS, SUM_BITS = 8, 32  # what a tile buffer keeps of one array: its inputs and its column sums
+NOT_VARIED = {"kind", "stated", "assumptions"}
+NOT_PRICED = {"count", "shared_by", "per", "role"}  # how many parts there are does not change the price of one
+
+
+def chip_names() -> tuple[str, ...]:
+    """Names of the ready chips."""
+    return tuple(sorted(path.stem for path in CHIPS.glob("*.yaml")))
+
+
+def chip_schema() -> dict[str, Any]:
+    """JSON schema of a chip file, for editors."""
+    return Chip.model_json_schema()
+
+
+def load_chip(name_or_path: str | Path, vary: Mapping[str, Any] | None = None) -> Chip:
+    """The chip of this name (see `chip_names`) or file, with `vary`: `part.field`, `level.count` or a chip field.
+
+    `load_chip("isaac", {"adc.bits": 6})` anchors printed figures at the file's own values, so they follow the model.
+    Raises InputError that lists every problem.
+    """
+    path = _chip_path(name_or_path)
+    raw, varied = _read(path), dict(vary or {})
+    if problems := _apply(raw, varied):
+        raise InputError(path.name, problems)
+    try:
+        chip = Chip.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(path.name, _readable(problems_of(error), varied)) from None
+    if problems := _structure_problems(chip) or _fit_problems(chip):
+        raise InputError(path.name, _readable(problems, varied))
+    return chip
+
+
+def _chip_path(name_or_path: str | Path) -> Path:
+    text = str(name_or_path)
+    if text in chip_names():
+        return CHIPS / f"{text}.yaml"
+    if Path(text).is_file():
+        return Path(text)
+    raise InputError(text, [f"no such chip file or ready chip (ready: {', '.join(chip_names())})"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)  # a safe loader: plain data only
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        raise InputError(path.name, [f"not readable as YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(raw, dict):
+        raise InputError(path.name, ["(whole file): must be a mapping with name, node_nm, supply_v, ..., root"])
+    return raw
+
+
+def _readable(problems: list[str], vary: Mapping[str, Any]) -> list[str]:
+    """Paths without the kind that pydantic puts after a part's name; a varied value under its key of `vary`."""
+    kinds = "|".join(COMPONENTS)
+    clean = [re.sub(rf"(\bparts\.[^.\s]+)\.(?:{kinds})(?=[.:\s])", r"\1", problem) for problem in problems]
+    for key in vary:
+        clean = [re.sub(rf"^\S*\bparts\.{re.escape(key)}(?=[\s:])", f"vary {key}", problem) for problem in clean]
+        clean = [re.sub(rf"^{re.escape(key)}(?=[\s:])", f"vary {key}", problem) for problem in clean]
+    return clean
+
+
+# --- variations, on the raw file -------------------------------------------------------------------------------
+
+
+def _apply(raw: dict[str, Any], vary: Mapping[str, Any]) -> list[str]:
+    """Writes each variation into `raw`; returns what is wrong with the keys."""
+    levels = {str(level.get("name")): level for level in _raw_levels(raw)}
+    parts: dict[str, dict[str, Any]] = {}
+    for level in levels.values():
+        blocks = level.get("parts")
+        parts |= {k: v for k, v in blocks.items() if isinstance(v, dict)} if isinstance(blocks, dict) else {}
+    found = (_set(raw, levels, parts, key, value) for key, value in vary.items())
+    return [problem for problem in found if problem]
+
+
+def _raw_levels(raw: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    level = raw.get("root")
+    while isinstance(level, dict):
+        yield level
+        level = level.get("inside")
+
+
+def _set(raw: dict, levels: Mapping[str, dict], parts: Mapping[str, dict], key: str, value: object) -> str | None:
+    owner, _, field = key.partition(".")
+    if owner in parts:
+        return _set_part(parts[owner], key, field, value)
+    if owner in levels and field == "count":
+        levels[owner]["count"] = value
+    elif field and owner in ("clocks_hz", "pipeline", "mesh") and field in (raw.get(owner) or {}):
+        raw[owner][field] = value
+    elif not field and owner in Chip.model_fields and owner != "root":
+        for block in parts.values() if owner in ("node_nm", "supply_v") else ():
+            _anchor(block, owner, raw.get(owner))
+        raw[owner] = value
+    else:
+        known = [*parts, *(f"{name}.count" for name in levels), *(name for name in Chip.model_fields if name != "root")]
+        return f"vary {key} = {value!r}: no such part or chip field (known: {', '.join(known)})"
+    return None
+
+
+def _set_part(block: dict[str, Any], key: str, field: str, value: object) -> str | None:
+    component = COMPONENTS.get(str(block.get("kind")))
+    known = set(component.model_fields) - NOT_VARIED if component else set()
+    if component is None or field not in known:
+        return f"vary {key} = {value!r}: no such field (known: {', '.join(sorted(known))})"
+    _anchor(block, field, block.get(field, component.model_fields[field].default))
+    block[field] = value
+    return None
+
+
+def _anchor(block: dict[str, Any], field: str, unvaried: object) -> None:
+    """A printed figure holds at the file's own value of `field`."""
+    if isinstance(stated := block.get("stated"), dict) and field not in NOT_PRICED:
+        if unvaried is not None and unvaried is not PydanticUndefined:
+            stated.setdefault("at", {}).setdefault(field, unvaried)
+
+
+# --- checks across parts ---------------------------------------------------------------------------------------
+
+
+def _structure_problems(chip: Chip) -> list[str]:
+    """Levels, borders, names and the two parts without which there is no array."""
+    problems = []
+    borders = [level.name for level in chip.levels if level.border]
+    if len(borders) != 1:
+        problems.append(f"root: exactly one level must carry `border: tile`, found {borders or 'none'}")
+    names = [level.name for level in chip.levels] + [name for level in chip.levels for name in level.parts]
+    problems += [f"{name}: this name is used {n} times" for name, n in Counter(names).items() if n > 1]
+    for kind in ("crossbar", "adc"):
+        holders = [level.name for level in chip.levels for part in level.parts.values() if part.kind == kind]
+        if holders != [chip.unit.name]:
+            found = f"found in {holders}" if holders else "found none"
+            problems.append(f"{chip.unit.name}.parts: exactly one {kind} must stand in the innermost level, {found}")
+    for level in chip.levels[:-1]:
+        per_line = [name for name, part in level.parts.items() if part.per != "level"]
+        problems += [f"parts.{name}.per: only for parts of the innermost level" for name in per_line]
+    return problems + [f"clocks_hz.{name}: this key is required" for name in ("array", "digital") if
+                       name not in chip.clocks_hz]  # fmt: skip
+
+
+def _fit_problems(chip: Chip) -> list[str]:
+    """Do the parts of a well-formed chip fit each other?"""
+    return [*_tile_problems(chip), *_rate_problems(chip), *_mesh_problems(chip)]
+
+
+def _tile_problems(chip: Chip) -> list[str]:
+    problems = []
+    crossbar, adc = chip.crossbar, chip.unit.parts[next(k for k, v in chip.unit.parts.items() if v.kind == "adc")]
+    if adc.count % crossbar.count and crossbar.count % adc.count:
+        problems.append(f"adc.count = {adc.count}: must divide or be a multiple of the {crossbar.count} crossbars")
+    need = crossbar.rows * INPUT_BITS + crossbar.columns * SUM_BITS
+    buffer = chip.part("buffer", "tile")
+    if buffer is None:
+        problems.append("parts: a buffer of role `tile` is required")
+    elif getattr(buffer.component, "capacity_bits") < need:
+        held = getattr(buffer.component, "capacity_bits")
+        problems.append(
+            f"parts.{buffer.name}.capacity_bits = {held}: array larger than tile: must be >= {need}"
+            f" ({crossbar.rows} inputs of {INPUT_BITS} and {crossbar.columns} sums of {SUM_BITS} bits)"
+        )
+    if chip.part("index_buffer") is None:
+        decoders = [p for kind in ("codebook_rom", "lattice_decoder") if (p := chip.part(kind))]
+        problems += [f"parts.{p.name}: needs an index_buffer that streams its codes" for p in decoders]
+    return problems
+
+
+def _rate_problems(chip: Chip) -> list[str]:
+    problems = []
+    for part in chip.parts():
+        clock = getattr(part.component, "clock", "digital")
+        if clock not in chip.clocks_hz:
+            problems.append(f"parts.{part.name}.clock = {clock!r}: not in clocks_hz ({', '.join(chip.clocks_hz)})")
+        if part.component.peak_rate_hz is None and not part.component.OFF_CHIP:
+            problems.append(f"parts.{part.name}.peak_rate_hz: this key is required (peak power)")
+    return problems
+
+
+def _mesh_problems(chip: Chip) -> list[str]:
+    if chip.mesh is None:
+        return [f"mesh: required for {chip.num_tiles} tiles"] if chip.num_tiles > 1 else []
+    places = chip.mesh.columns * chip.mesh.rows
+    if places != chip.num_tiles:
+        return [f"mesh: {chip.mesh.columns} x {chip.mesh.rows} places, but {chip.num_tiles} tiles (must be equal)"]
+    return []

@@ -1,0 +1,249 @@
+"""The exported network, exactly as a chip stores it: packed codes, codebooks, scales, requantization, grids.
+
+One safetensors file. Its tensors are what the chip holds; the header is one JSON string with the network,
+the plan and the grid of every tensor between layers. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from workloads.codec import decode_integers, pack, unpack
+from workloads.errors import InputError, problems_of
+from workloads.format import WeightFormat
+from workloads.layer import Frozen, Layer, Network
+from workloads.plan import Plan
+
+VERSION = 1  # of the file; raised when an old file no longer means the same
+HEADER_KEY, DIGEST_KEY = "cimsim", "sha256"
+REMEDY = "export the model again"
+
+
+class Grid(Frozen):
+    """The integers of one tensor: value = step * integer, `bits` wide, two's complement if signed."""
+
+    step: float = Field(gt=0, allow_inf_nan=False)
+    bits: int = Field(ge=1, le=32)
+    signed: bool
+
+    def finer(self) -> Grid:
+        """16 signed bits of which 4 are a fraction of this step: for values that are not yet averaged."""
+        return Grid(step=self.step / 16, bits=16, signed=True)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The narrowest type that holds these integers."""
+        num_bytes = 1 if self.bits <= 8 else 2 if self.bits <= 16 else 4
+        return np.dtype(f"{'i' if self.signed else 'u'}{num_bytes}")
+
+    @property
+    def low(self) -> int:
+        return -(1 << (self.bits - 1)) if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        return (1 << (self.bits - self.signed)) - 1
+
+
+class StoredLayer(NamedTuple):
+    """One layer's arrays: y = ((x.w + bias) * multiplier + half) >> shift, half = 1 << (shift - 1)."""
+
+    codes: NDArray[np.uint8]  # packed, code_bits each
+    scale_codes: NDArray[np.uint8]  # packed, scale_bits each; empty without them
+    scale: NDArray[np.float32]  # [O] weight = scale * integer
+    multiplier: NDArray[np.int32]  # [O]
+    shift: NDArray[np.int32]  # [O]
+    bias: NDArray[np.int64]  # [O]
+
+
+class Header(Frozen):
+    """What the file says besides arrays. `grids`: node name (or `input`) -> grid of the tensor it makes."""
+
+    version: int = Field(default=VERSION, ge=VERSION, le=VERSION)
+    network: Network
+    plan: Plan
+    grids: dict[str, Grid]
+    pixels: Grid = Grid(step=1 / 255, bits=8, signed=False)  # of the images, before `grids["input"]`
+    seed: int = 0
+
+
+class Artifact(NamedTuple):
+    """A quantized network that needs neither torch nor its training code to run."""
+
+    header: Header
+    layers: dict[str, StoredLayer]
+    codebooks: dict[str, NDArray[np.uint8]]  # id -> packed entries, entry_bits each, two's complement
+
+    @property
+    def network(self) -> Network:
+        return self.header.network
+
+    @property
+    def plan(self) -> Plan:
+        return self.header.plan
+
+    @property
+    def grids(self) -> dict[str, Grid]:
+        return self.header.grids
+
+    def with_plan(self, plan: Plan) -> Artifact:
+        """The same stored network under other ADC steps or dataflows; formats must stay the same."""
+        return self._replace(header=self.header.model_copy(update={"plan": plan}))
+
+    def codebook(self, layer_name: str) -> NDArray[np.int32] | None:
+        """Integer entries [K, d] of the layer's codebook; None for formats without one."""
+        fmt = self.plan.format_of(layer_name)
+        if not fmt.has_codebook:
+            return None
+        return unpack_entries(self.codebooks[self.plan.book_id(layer_name)], fmt)
+
+    def codes(self, layer_name: str) -> NDArray[np.int64]:
+        """The layer's codes [O, n], n vectors per output, unsigned."""
+        code_bits = self.plan.format_of(layer_name).code_bits
+        return self._unpacked(layer_name, self.layers[layer_name].codes, code_bits)
+
+    def weights_int(self, layer_name: str) -> NDArray[np.int32]:
+        """The integers [O, I] that the array holds for this layer, inputs in im2col order (kh, kw, c)."""
+        fmt, stored, scale_codes = self.plan.format_of(layer_name), self.layers[layer_name], None
+        if fmt.scale_bits:
+            scale_codes = 1 + self._unpacked(layer_name, stored.scale_codes, fmt.scale_bits)
+        codes, table = self.codes(layer_name), self.codebook(layer_name)
+        return decode_integers(fmt, codes, table, scale_codes, self._layer(layer_name).num_inputs)
+
+    def stored_bits(self) -> int:
+        """Bits of all codes, scale codes, channel scales and codebooks as stored; the header is apart."""
+        arrays = [a for s in self.layers.values() for a in (s.codes, s.scale_codes, s.scale)]
+        return 8 * sum(array.nbytes for array in [*arrays, *self.codebooks.values()])
+
+    def save(self, path: Path) -> None:
+        """Writes the file whole or not at all (temporary neighbour, then rename)."""
+        tensors = self._tensors()
+        text = self.header.model_dump_json()
+        data = save(tensors, metadata={HEADER_KEY: text, DIGEST_KEY: _digest(text, tensors)})
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _tensors(self) -> dict[str, NDArray]:
+        tensors = {_key("codebook", book): array for book, array in self.codebooks.items()}
+        for name, stored in self.layers.items():
+            tensors |= {_key(name, field): np.ascontiguousarray(a) for field, a in stored._asdict().items()}
+        return tensors
+
+    def _layer(self, name: str) -> Layer:
+        return next(layer for layer in self.network.layers if layer.name == name)
+
+    def _unpacked(self, layer_name: str, packed: NDArray[np.uint8], bits: int) -> NDArray[np.int64]:
+        layer = self._layer(layer_name)
+        count = self.plan.format_of(layer_name).num_codes(layer)
+        return unpack(packed, bits, count).reshape(layer.num_outputs, -1)
+
+
+def pack_codes(fmt: WeightFormat, codes: NDArray, scale_codes: NDArray | None) -> tuple[NDArray, NDArray]:
+    """Codes [O, n] and scale codes 1 .. 2^s (stored less one) as bytes, each padded to whole bytes."""
+    none = np.zeros(0, np.uint8)
+    return pack(codes, fmt.code_bits), none if scale_codes is None else pack(scale_codes - 1, fmt.scale_bits)
+
+
+def pack_entries(entries: NDArray[np.integer], fmt: WeightFormat) -> NDArray[np.uint8]:
+    """Packs signed codebook entries [K, d] in two's complement of `entry_bits`."""
+    return pack(entries.astype(np.int64), fmt.entry_bits)
+
+
+def unpack_entries(packed: NDArray[np.uint8], fmt: WeightFormat) -> NDArray[np.int32]:
+    """The signed entries [K, d] of a packed codebook."""
+    raw = unpack(packed, fmt.entry_bits, fmt.num_entries * fmt.vector_length).astype(np.int32)
+    sign = 1 << (fmt.entry_bits - 1)
+    return ((raw ^ sign) - sign).reshape(fmt.num_entries, fmt.vector_length)
+
+
+def load(path: Path) -> Artifact:
+    """Reads an artifact. Raises InputError if the file is missing, damaged, foreign or of another version."""
+    where = str(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise InputError(where, [f"(whole file): {error} ({REMEDY})"]) from error
+    text = metadata.get(HEADER_KEY)
+    if text is None:
+        raise InputError(where, [f"header.{HEADER_KEY}: missing, so not an exported network ({REMEDY})"])
+    header = _read_header(where, text)
+    artifact = _assemble(where, header, tensors)
+    if metadata.get(DIGEST_KEY) != _digest(text, tensors):
+        raise InputError(where, [f"header.{DIGEST_KEY}: does not match, so the file is damaged ({REMEDY})"])
+    return artifact
+
+
+def _read_header(where: str, text: str) -> Header:
+    try:
+        header = Header.model_validate(json.loads(text))
+        header.plan.check(header.network)
+    except ValidationError as error:
+        raise InputError(where, [f"header.{item} ({REMEDY})" for item in problems_of(error)]) from error
+    except ValueError as error:
+        raise InputError(where, [f"header: {error} ({REMEDY})"]) from error
+    return header
+
+
+def _assemble(where: str, header: Header, tensors: dict[str, NDArray]) -> Artifact:
+    expected = _expected(header)
+    problems = [f"{key}: not a tensor of this network" for key in sorted(set(tensors) - set(expected))]
+    for key, (dtype, size) in expected.items():
+        have = tensors.get(key)
+        if have is None or have.dtype != dtype or have.shape != (size,):
+            found = "missing" if have is None else f"{have.dtype}{list(have.shape)}"
+            problems.append(f"{key} = {found}: must be {np.dtype(dtype)}[{size}]")
+    grids = {"input", *(node.name for node in header.network.nodes)}
+    problems += [f"header.grids.{name}: missing" for name in sorted(grids - set(header.grids))]
+    if problems:
+        raise InputError(where, [f"{problem} ({REMEDY})" for problem in problems])
+    layers = {
+        layer.name: StoredLayer(*(tensors[_key(layer.name, field)] for field in StoredLayer._fields))
+        for layer in header.network.layers
+    }
+    books = {book: tensors[_key("codebook", book)] for book in header.plan.codebooks()}
+    return Artifact(header, layers, books)
+
+
+def _expected(header: Header) -> dict[str, tuple[type, int]]:
+    """Tensor name -> dtype and length that the header's plan requires."""
+    expected: dict[str, tuple[type, int]] = {}
+    for layer in header.network.layers:
+        fmt, outputs = header.plan.format_of(layer.name), layer.num_outputs
+        codes = fmt.num_codes(layer)
+        expected[_key(layer.name, "codes")] = np.uint8, -(-codes * fmt.code_bits // 8)
+        expected[_key(layer.name, "scale_codes")] = np.uint8, -(-codes * fmt.scale_bits // 8)
+        expected[_key(layer.name, "scale")] = np.float32, outputs
+        expected[_key(layer.name, "multiplier")] = np.int32, outputs
+        expected[_key(layer.name, "shift")] = np.int32, outputs
+        expected[_key(layer.name, "bias")] = np.int64, outputs
+    for book, fmt in header.plan.codebooks().items():
+        expected[_key("codebook", book)] = np.uint8, -(-fmt.codebook_bits // 8)
+    return expected
+
+
+def _digest(text: str, tensors: dict[str, NDArray]) -> str:
+    """SHA-256 of header and tensors: a damaged code would still decode to some weight."""
+    digest = hashlib.sha256(text.encode())
+    for key in sorted(tensors):
+        digest.update(key.encode() + tensors[key].tobytes())
+    return digest.hexdigest()
+
+
+def _key(owner: str, field: str) -> str:
+    return f"{owner}/{field}"

@@ -1,0 +1,207 @@
+"""The integer network: what the chip computes, ideally or through arrays with converters.
+
+Tensors are integers [N, C, H, W] on the grid of the node that made them; x_GMI, w_GIO: group,
+row of im2col, input, output; acc_MO: sums of all groups side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimsim.functional import (
+    ArrayNumbers,
+    Densities,
+    array_mvm,
+    array_mvm_exact,
+    calibrate_adc_step,
+    densities,
+)
+from cimsim.im2col import im2col
+from qat.artifact import Artifact, Grid
+from qat.pooling import avg_pool, max_pool
+from qat.requantize import Rescale, add, requantize
+from workloads.errors import InputError
+from workloads.layer import Layer, Node
+from workloads.plan import LayerPlan
+
+Weights = dict[str, NDArray[np.int32]]
+Product = Callable[[Layer, Grid, NDArray, NDArray], NDArray]  # layer, x's grid, x_GMI, w_GIO -> acc_MO
+
+MAX_SAMPLE = 2048  # vectors of a layer that its converter step is chosen on
+EXACT_OPS = ("layer", "add", "max_pool", "avg_pool", "relu")  # what integers alone can compute
+
+
+def run(
+    artifact: Artifact, x: NDArray[np.uint8], numbers: ArrayNumbers | None = None, batch: int = 500
+) -> NDArray[np.int64]:
+    """Logits [N, classes] of uint8 images [N, C, H, W], in steps of the last node's grid.
+
+    Without `numbers` every product is exact; with them it goes through the arrays, with the converter
+    steps of the artifact's plan. Raises InputError for images of another shape or dtype and for
+    networks with steps that are not integer arithmetic (softmax, layer norm).
+    """
+    _check(artifact, x)
+    weights, product = _weights(artifact), _product(artifact, numbers)
+    parts = [_last(_forward(artifact, weights, x[i : i + batch], product)) for i in range(0, len(x), batch)]
+    return np.concatenate(parts).reshape(len(x), -1).astype(np.int64)
+
+
+def accuracy(
+    artifact: Artifact, x: NDArray[np.uint8], y: NDArray[np.integer], numbers: ArrayNumbers | None = None
+) -> float:
+    """Share of images whose largest logit (the first of equals) is their label."""
+    return float((run(artifact, x, numbers).argmax(1) == y).mean())
+
+
+def layer_outputs(
+    artifact: Artifact, x: NDArray[np.uint8], numbers: ArrayNumbers | None = None
+) -> dict[str, NDArray[np.integer]]:
+    """Every node's integers, by node name, in network order."""
+    _check(artifact, x)
+    return dict(_forward(artifact, _weights(artifact), x, _product(artifact, numbers)))
+
+
+def collect(artifact: Artifact, x: NDArray[np.uint8], numbers: ArrayNumbers) -> dict[str, Densities]:
+    """How full inputs and cells are, per layer, with ideal activations of the images x."""
+    _check(artifact, x)
+    found: dict[str, Densities] = {}
+
+    def measured(layer: Layer, grid: Grid, x_GMI: NDArray, w_GIO: NDArray) -> NDArray[np.int64]:
+        bits = artifact.plan.format_of(layer.name).array_bits
+        groups = [densities(x, w, numbers, bits, grid.bits) for x, w in zip(x_GMI, w_GIO, strict=True)]
+        found[layer.name] = Densities(*np.mean(groups, axis=0).tolist())  # groups are of one size
+        return _exact(x_GMI, w_GIO)
+
+    _last(_forward(artifact, _weights(artifact), x, measured))
+    return found
+
+
+def calibrate_adc(artifact: Artifact, x: NDArray[np.uint8], numbers: ArrayNumbers) -> Artifact:
+    """The artifact with converter steps frozen in its plan, from training images x (512 are enough).
+
+    Layer after layer through the arrays, so that each one sees the errors of those before it. A layer's
+    groups share one step, the largest that any of them wants.
+    """
+    _check(artifact, x)
+    layers = dict(artifact.plan.layers)
+
+    def calibrated(layer: Layer, grid: Grid, x_GMI: NDArray, w_GIO: NDArray) -> NDArray[np.int64]:
+        bits = layers[layer.name].weight_format.array_bits
+        sample = x_GMI[:, :: -(-x_GMI.shape[1] // MAX_SAMPLE)]
+        steps = [
+            calibrate_adc_step(x, w, numbers, bits, grid.bits, grid.signed)
+            for x, w in zip(sample, w_GIO, strict=True)
+        ]
+        layers[layer.name] = layers[layer.name].model_copy(update={"adc_step": max(steps)})
+        return _through_arrays(layers[layer.name], grid, x_GMI, w_GIO, numbers)
+
+    _last(_forward(artifact, _weights(artifact), x, calibrated))
+    return artifact.with_plan(artifact.plan.model_copy(update={"layers": layers}))
+
+
+def _forward(
+    artifact: Artifact, weights: Weights, x: NDArray, product: Product
+) -> Iterator[tuple[str, NDArray[np.integer]]]:
+    """Yields (node name, integers) in order; drops tensors after their last use."""
+    grids, pixels = artifact.grids, artifact.header.pixels
+    tensors = {"input": _regrid(x, pixels, grids["input"]).astype(grids["input"].dtype)}
+    last_use = {name: node.name for node in artifact.network.nodes for name in node.inputs}
+    for node in artifact.network.nodes:
+        operands = [tensors[name] for name in node.inputs]
+        if node.op == "layer":
+            y = _layer(artifact, node, operands[0], weights[node.name], product)
+        elif node.op == "add":
+            ratios = [grids[name].step / grids[node.name].step for name in node.inputs]
+            y = add(operands, ratios, *_range(node, grids[node.name]))
+        else:
+            y = _regrid(_digital(node, operands[0]), grids[node.inputs[0]], grids[node.name])
+        y = y.astype(grids[node.name].dtype, copy=False)
+        tensors[node.name] = y
+        for name in {name for name in node.inputs if last_use[name] == node.name}:
+            del tensors[name]
+        yield node.name, y
+
+
+def _product(artifact: Artifact, numbers: ArrayNumbers | None) -> Product:
+    """Exact sums without `numbers`, else sums as the arrays give them."""
+    if numbers is None:
+        return lambda layer, grid, x_GMI, w_GIO: _exact(x_GMI, w_GIO)
+    return lambda layer, grid, x_GMI, w_GIO: _through_arrays(
+        artifact.plan.layers[layer.name], grid, x_GMI, w_GIO, numbers
+    )
+
+
+def _exact(x_GMI: NDArray, w_GIO: NDArray) -> NDArray[np.int64]:
+    return np.concatenate([array_mvm_exact(x, w) for x, w in zip(x_GMI, w_GIO, strict=True)], axis=1)
+
+
+def _through_arrays(
+    choice: LayerPlan, grid: Grid, x_GMI: NDArray, w_GIO: NDArray, numbers: ArrayNumbers
+) -> NDArray[np.int64]:
+    step = choice.adc_step or 1
+    parts = [
+        array_mvm(x, w, numbers, choice.weight_format.array_bits, grid.bits, grid.signed, step)
+        for x, w in zip(x_GMI, w_GIO, strict=True)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _layer(artifact: Artifact, node: Node, x: NDArray, w_GIO: NDArray, product: Product) -> NDArray[np.int64]:
+    layer, stored = node.layer, artifact.layers[node.name]
+    assert layer is not None
+    x = x.reshape(len(x), layer.in_channels, *layer.in_size)  # a flatten has no node of its own
+    columns = im2col(x, layer.kernel, layer.stride, layer.padding, layer.groups)
+    x_GMI = columns.reshape(-1, layer.groups, layer.num_inputs).swapaxes(0, 1)
+    acc_MO = product(layer, artifact.grids[node.inputs[0]], x_GMI, w_GIO)
+    rescale = Rescale(stored.multiplier, stored.shift, stored.bias)
+    y_MO = requantize(acc_MO, rescale, *_range(node, artifact.grids[node.name]))
+    y = y_MO.reshape(len(x), *layer.out_size, layer.num_outputs)
+    return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
+
+
+def _digital(node: Node, x: NDArray[np.integer]) -> NDArray[np.integer]:
+    if node.op == "relu":
+        return np.maximum(x, 0)
+    return max_pool(x, node) if node.op == "max_pool" else avg_pool(x, node)
+
+
+def _regrid(x: NDArray[np.integer], grid: Grid, target: Grid) -> NDArray[np.int64]:
+    """The same values on another grid; exact where the steps are equal."""
+    if grid.step == target.step:
+        return np.clip(x.astype(np.int64), target.low, target.high)
+    return add([x], [grid.step / target.step], target.low, target.high)
+
+
+def _range(node: Node, grid: Grid) -> tuple[int, int]:
+    return (max(grid.low, 0) if node.relu else grid.low), grid.high
+
+
+def _weights(artifact: Artifact) -> Weights:
+    """Integers w_GIO of every layer, decoded from what is stored."""
+    found = {}
+    for layer in artifact.network.layers:
+        w_GOI = artifact.weights_int(layer.name).reshape(layer.groups, -1, layer.num_inputs)
+        found[layer.name] = np.ascontiguousarray(w_GOI.swapaxes(1, 2))
+    return found
+
+
+def _last(outputs: Iterator[tuple[str, NDArray]]) -> NDArray:
+    for _, y in outputs:  # noqa: B007 (only the last one is wanted)
+        pass
+    return y
+
+
+def _check(artifact: Artifact, x: NDArray) -> None:
+    network = artifact.network
+    problems = [
+        f"nodes.{node.name}.op = {node.op}: must be one of {', '.join(EXACT_OPS)} (others are not integers)"
+        for node in network.nodes
+        if node.op not in EXACT_OPS
+    ]
+    if x.dtype != np.uint8 or x[0].size != np.prod(network.input_shape):
+        problems.append(f"x = {x.dtype}{list(x.shape)}: must be uint8[N, {network.input_shape}]")
+    if problems:
+        raise InputError(network.name, problems)

@@ -1,0 +1,227 @@
+"""The search: a supernet of formats, a loss that asks the simulator's table, and a plan within the budget.
+
+One latent weight per layer is seen through all candidate formats. Weight steps train it through formats
+sampled from the current probabilities; every few steps an architecture step on held-out images moves the
+probabilities down the gradient of task loss + multipliers x (expected cost / budget - 1). The multipliers
+follow by dual ascent. The plan is then chosen among the most probable ones whose table cost fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cimsim.table import CostTable
+from qat.attach import calibrate, parameter_groups, quantize_activations
+from qat.mixture import Mixture, relax
+from qat.train import Part, Tick, TrainingData, accuracy, batches, one_cycle, set_rate, step_on
+
+ARCH_EVERY = 3  # weight steps between two architecture steps
+FINALISTS = 12  # plans compared on the validation images
+INPUT_STEP = 1 / 255  # images are bytes
+
+
+class Budgets(NamedTuple):
+    """Upper bounds; None leaves a cost free."""
+
+    energy_pj: float
+    latency_ns: float | None = None
+    area_um2: float | None = None
+
+
+class SearchSettings(NamedTuple):
+    """Images seen, step sizes, and the multipliers at the start (energy, latency, area)."""
+
+    images: int
+    batch: int
+    rate: float
+    arch_rate: float
+    multipliers: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    seed: int = 0
+
+
+class SearchResult(NamedTuple):
+    """Formats per layer, probabilities [layers, formats], and two of the three gaps.
+
+    relaxation_gap: expected over chosen table energy, minus 1. discretization_gap: validation accuracy of
+    the soft mixture minus that of the chosen plan, both in the supernet.
+    """
+
+    formats: dict[str, str]
+    probabilities: list[list[float]]
+    expected_energy_pj: float
+    table_energy_pj: float
+    relaxation_gap: float
+    discretization_gap: float
+    multipliers: tuple[float, float, float]
+
+
+def supernet(
+    model: nn.Module, candidates: Mapping[str, Sequence[str]], bits: int, calibration: Tensor, seed: int
+) -> dict[str, Mixture]:
+    """Put mixtures and activation quantizers on a float model, in place: layer -> its mixture."""
+    quantize_activations(model, dict.fromkeys(candidates, bits), calibration[:1])
+    calibrate(model, calibration, input_step=INPUT_STEP if bits == 8 else None)
+    return relax(model, candidates, seed=seed)
+
+
+def warm(model: nn.Module, mixtures: Mapping[str, Mixture], data: TrainingData, settings: SearchSettings,
+         tick: Tick = lambda images: None) -> None:  # fmt: skip
+    """Weight steps only, all formats equally likely: the shared start of every search."""
+    optimizer = _weight_optimizer(model, mixtures, settings.rate)
+    total = settings.images // settings.batch
+    model.train()
+    for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.images, settings.seed)):
+        set_rate(optimizer, one_cycle(step, total, settings.rate))
+        _sample(mixtures, step)
+        step_on(model, optimizer, data.train.images(index), data.train.y[index], "supernet warm-up")
+        tick(settings.batch)
+    _soften(mixtures)
+
+
+def search(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, budgets: Budgets, data: TrainingData,
+           settings: SearchSettings, tick: Tick = lambda images: None) -> SearchResult:  # fmt: skip
+    """Alternate weight and architecture steps, then choose. `table` rows are the mixtures, in their order."""
+    weights = _weight_optimizer(model, mixtures, settings.rate)
+    arch = torch.optim.Adam([m.alpha for m in mixtures.values()], lr=settings.arch_rate, betas=(0.0, 0.999))
+    costs = _Costs(table, budgets, settings.multipliers)
+    total = settings.images // settings.batch
+    arch_batches = batches(len(data.arch.y), settings.batch, settings.images, settings.seed + 1)
+    model.train()
+    for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.images, settings.seed + 2)):
+        set_rate(weights, one_cycle(step, total, settings.rate))
+        _sample(mixtures, step)
+        step_on(model, weights, data.train.images(index), data.train.y[index], "search")
+        if step % ARCH_EVERY == 0:
+            _arch_step(model, mixtures, arch, costs, data.arch, next(arch_batches))
+        tick(settings.batch)
+    _soften(mixtures)
+    return _choose(model, mixtures, table, budgets, costs, data.validation)
+
+
+def _weight_optimizer(model: nn.Module, mixtures: Mapping[str, Mixture], rate: float) -> torch.optim.Optimizer:
+    """Everything but the probabilities, which only architecture steps may move."""
+    for mixture in mixtures.values():
+        mixture.alpha.requires_grad_(False)
+    alphas = {id(mixture.alpha) for mixture in mixtures.values()}
+    groups = parameter_groups(model, rate)
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in alphas]
+    return torch.optim.AdamW(groups)
+
+
+def _arch_step(model: nn.Module, mixtures: Mapping[str, Mixture], arch: torch.optim.Optimizer, costs: _Costs,
+               part: Part, index: Tensor) -> None:  # fmt: skip
+    """One step of the probabilities on held-out images, through the soft mixture."""
+    _soften(mixtures)
+    for mixture in mixtures.values():
+        mixture.alpha.requires_grad_(True)
+    arch.zero_grad(set_to_none=True)
+    loss = F.cross_entropy(model(part.images(index)), part.y[index]) + costs.penalty(mixtures)
+    loss.backward()
+    arch.step()
+    for mixture in mixtures.values():
+        mixture.alpha.requires_grad_(False)
+
+
+def _sample(mixtures: Mapping[str, Mixture], step: int) -> None:
+    for mixture in mixtures.values():
+        mixture.sample(step)
+
+
+def _soften(mixtures: Mapping[str, Mixture]) -> None:
+    for mixture in mixtures.values():
+        mixture.soften()
+
+
+class _Costs:
+    """Expected cost over budget, with one multiplier each, raised while its budget is missed."""
+
+    ASCENT = 0.2
+
+    def __init__(self, table: CostTable, budgets: Budgets, multipliers: tuple[float, float, float]):
+        fixed = (table.fixed_energy_pj, table.fixed_latency_ns, 0.0)
+        arrays = (table.energy_pj, table.latency_ns, table.area_um2)
+        self.terms = [
+            (torch.tensor(np.where(np.isfinite(a), a, 0.0) / bound), f / bound)
+            for a, f, bound in zip(arrays, fixed, budgets, strict=True)
+            if bound is not None
+        ]
+        self.multipliers = [m for m, bound in zip(multipliers, budgets, strict=True) if bound is not None]
+
+    def expected(self, mixtures: Mapping[str, Mixture]) -> list[Tensor]:
+        """Expected cost over budget of each bounded cost, differentiable in the probabilities."""
+        p = torch.stack([mixture.probabilities() for mixture in mixtures.values()]).double()
+        return [(p * array).sum() + fixed for array, fixed in self.terms]
+
+    def penalty(self, mixtures: Mapping[str, Mixture]) -> Tensor:
+        ratios = self.expected(mixtures)
+        loss = sum((m * (ratio - 1) for m, ratio in zip(self.multipliers, ratios, strict=True)), torch.zeros(()))
+        self.multipliers = [
+            max(0.0, m + self.ASCENT * (float(ratio.detach()) - 1))
+            for m, ratio in zip(self.multipliers, ratios, strict=True)
+        ]
+        return loss
+
+
+def _choose(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, budgets: Budgets, costs: _Costs,
+            validation: Part) -> SearchResult:  # fmt: skip
+    """The finalist with the best validation accuracy; ties go to the more probable one."""
+    probabilities = torch.stack([m.probabilities().detach() for m in mixtures.values()]).double().numpy()
+    soft_accuracy = accuracy(model, validation)
+    finalists = probable_plans(probabilities, table, budgets.energy_pj, FINALISTS)
+    scores = [_plan_accuracy(model, mixtures, plan, validation) for plan in finalists]
+    best = int(np.argmax(scores))
+    formats = {layer: table.formats[j] for layer, j in zip(table.layers, finalists[best], strict=True)}
+    expected = float((probabilities * np.where(table.allowed, table.energy_pj, 0.0)).sum()) + table.fixed_energy_pj
+    chosen = table.cost_of(formats)[0]
+    return SearchResult(
+        formats, probabilities.tolist(), expected, chosen, expected / chosen - 1, soft_accuracy - scores[best],
+        tuple((costs.multipliers + [0.0, 0.0])[:3]),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _plan_accuracy(model: nn.Module, mixtures: Mapping[str, Mixture], plan: Sequence[int], part: Part) -> float:
+    for mixture, chosen in zip(mixtures.values(), plan, strict=True):
+        mixture.chosen = chosen
+    result = accuracy(model, part)
+    _soften(mixtures)
+    return result
+
+
+def probable_plans(probabilities: np.ndarray, table: CostTable, budget_pj: float, count: int) -> list[tuple[int, ...]]:
+    """The `count` most probable plans whose table energy is within the budget, most probable first.
+
+    Exact: partial plans that are dominated (cheaper and more probable ones exist `count` times) are dropped.
+    Empty if no plan fits.
+    """
+    score = np.log(np.maximum(probabilities, 1e-12))
+    rest = np.append(np.cumsum(table.energy_pj.min(axis=1)[::-1])[::-1][1:], 0.0)
+    partial: list[tuple[float, float, tuple[int, ...]]] = [(0.0, table.fixed_energy_pj, ())]
+    for row, energy in enumerate(table.energy_pj):
+        grown = [
+            (s + score[row, j], e + energy[j], (*plan, int(j)))
+            for s, e, plan in partial
+            for j in np.flatnonzero(table.allowed[row])
+            if e + energy[j] + rest[row] <= budget_pj
+        ]
+        partial = _undominated(sorted(grown, key=lambda g: (-g[0], g[1], g[2])), count)
+    return [plan for _, _, plan in partial[:count]]
+
+
+def _undominated(
+    ordered: list[tuple[float, float, tuple[int, ...]]], count: int
+) -> list[tuple[float, float, tuple[int, ...]]]:
+    """Keep an entry unless `count` more probable ones are no dearer."""
+    kept: list[tuple[float, float, tuple[int, ...]]] = []
+    cheapest: list[float] = []  # the `count` least energies seen so far, ascending
+    for entry in ordered:
+        if len(cheapest) < count or entry[1] < cheapest[-1]:
+            kept.append(entry)
+            cheapest = sorted([*cheapest, entry[1]])[:count]
+    return kept

@@ -1,0 +1,153 @@
+"""The training loop, flat: data in memory, a learning-rate curve, one step after the other, resumable."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cimsim.rundir import write_atomically
+from workloads.datasets import load, split
+from workloads.errors import InputError, RunError
+
+Tick = Callable[[int], None]  # told how many images were just trained on
+
+
+class Part(NamedTuple):
+    """Images uint8 [N, C, H, W] and labels int64 [N] of one part of the training set."""
+
+    x: Tensor
+    y: Tensor
+
+    def images(self, index: Tensor | slice) -> Tensor:
+        """Float32 in [0, 1]."""
+        return self.x[index].float().div_(255)
+
+
+class TrainingData(NamedTuple):
+    """Disjoint parts by hashed index. The test set is not here: only `qat.measure.read_test` opens it."""
+
+    train: Part
+    arch: Part
+    validation: Part
+    hash: str
+
+
+def training_data(name: str, root: Path | None = None) -> TrainingData:
+    """The parts of a data set's training images (50,000 / 5,000 / 5,000 of Fashion-MNIST)."""
+    data = load(name, root)
+    parts = split(len(data.train_y))
+    x, y = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+    pick = {key: torch.from_numpy(index) for key, index in parts.items()}
+    digest = f"{name}-{len(data.train_y)}-{int(data.train_x.astype('int64').sum())}"
+    return TrainingData(*(Part(x[pick[k]], y[pick[k]]) for k in ("train", "arch", "validation")), digest)
+
+
+def batches(num: int, batch: int, images: int, seed: int, first: int = 0) -> Iterator[Tensor]:
+    """Index batches for `images` images, epoch after epoch, each in an order fixed by (seed, epoch)."""
+    seen, epoch = 0, first
+    while seen < images:
+        order = torch.randperm(num, generator=generator(seed, epoch))
+        for start in range(0, num - batch + 1, batch):
+            if seen >= images:
+                return
+            yield order[start : start + batch]
+            seen += batch
+        epoch += 1
+
+
+def generator(*parts: int) -> torch.Generator:
+    """A generator that depends on these integers alone."""
+    seed = 0
+    for part in parts:
+        seed = (seed * 1_000_003 + part + 1) % (2**63 - 25)
+    return torch.Generator().manual_seed(seed)
+
+
+def one_cycle(step: int, total: int, peak: float) -> float:
+    """Learning rate: linear rise over the first 20 % of steps, then a cosine down to 0.1 % of the peak."""
+    rise = max(1, total // 5)
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * max(1e-3, 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise))))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every group, times the group's own `rate_factor` (1 unless given)."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_factor", 1.0)
+
+
+def step_on(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, where: str) -> float:
+    """One gradient step on the task loss. Raises RunError when the loss is not finite."""
+    optimizer.zero_grad(set_to_none=True)
+    loss = F.cross_entropy(model(x), y)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise RunError(f"{where}: the loss became {value}: lower the learning rate (train.*_lr) or check the data")
+    loss.backward()
+    optimizer.step()
+    return value
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, part: Part, batch: int = 1000) -> float:
+    """Share of a part's images that `model` (put in eval mode) classifies correctly."""
+    training = model.training
+    model.eval()
+    right = 0
+    for start in range(0, len(part.y), batch):
+        index = slice(start, start + batch)
+        right += int((model(part.images(index)).argmax(1) == part.y[index]).sum())
+    model.train(training)
+    return right / len(part.y)
+
+
+def train_float(
+    model: nn.Module, data: TrainingData, *, epochs: int, batch: int, rate: float, seed: int,
+    checkpoint: Path | None = None, tick: Tick = lambda images: None,
+) -> nn.Module:  # fmt: skip
+    """Float training, one checkpoint per epoch; a killed run goes on after its last whole epoch."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
+    per_epoch = len(data.train.y) // batch
+    done = _restore(checkpoint, model, optimizer)
+    model.train()
+    for epoch in range(done, epochs):
+        for i, index in enumerate(batches(len(data.train.y), batch, per_epoch * batch, seed, first=epoch)):
+            set_rate(optimizer, one_cycle(epoch * per_epoch + i, epochs * per_epoch, rate))
+            step_on(model, optimizer, data.train.images(index), data.train.y[index], f"float epoch {epoch + 1}")
+            tick(batch)
+        if checkpoint:
+            _store(checkpoint, model, optimizer, epoch + 1)
+    return model
+
+
+def _store(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    buffer = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _restore(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Epochs already done. Raises InputError for a checkpoint that cannot be read."""
+    if path is None or not path.exists():
+        return 0
+    state = load_checkpoint(path)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["epoch"]
+
+
+def load_checkpoint(path: Path) -> dict:
+    """A stored state of tensors and numbers; nothing in the file is executed."""
+    try:
+        return torch.load(path, weights_only=True)
+    except Exception as error:
+        reason = f"is not a readable checkpoint ({type(error).__name__}): delete it and run the same command again"
+        raise InputError(str(path), [reason]) from None

@@ -1,0 +1,119 @@
+"""Reads a run directory: results as a table, cost reports and plans as dictionaries."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+
+from workloads.errors import InputError
+
+TEXT = ("key", "kind", "label", "chip", "vary", "plan")
+NUMBERS = (
+    "seed", "budget_fraction", "budget_pj", "energy_pj", "dynamic_pj", "leakage_pj", "always_on_pj",
+    "latency_ns", "interval_ns", "area_mm2", "area_used_mm2", "bits_per_weight", "float_accuracy",
+    "ideal_accuracy", "array_accuracy", "test_images", "relaxation_gap", "discretization_gap",
+    "contention_gap",
+)  # fmt: skip
+REQUIRED = ("key", "kind", "label", "chip", "energy_pj")
+KINDS = ("search", "uniform", "all_vq", "random", "variant")
+
+
+class Run(NamedTuple):
+    """What a run directory holds. `costs` and `plans` are keyed by evaluation, `tables` by chip."""
+
+    path: Path
+    study_text: str
+    study: dict[str, Any]
+    manifest: dict[str, Any]
+    results: pd.DataFrame
+    costs: dict[str, dict]
+    plans: dict[str, dict]
+    tables: dict[str, dict]
+
+    def plan_of(self, row: Any) -> dict[str, dict]:
+        """Layer name -> choices of a results row; empty if its plan is not stored."""
+        name = Path(str(row["plan"] or row["key"])).stem if row["plan"] else str(row["key"])
+        return self.plans.get(name, {}).get("layers", {})
+
+    def formats_of(self, row: Any) -> dict[str, str]:
+        """Layer name -> format name of a results row."""
+        return {layer: choice["format"] for layer, choice in self.plan_of(row).items()}
+
+
+def read_run(path: Path) -> Run:
+    """Reads a run directory. Raises InputError that names every file or column it lacks."""
+    problems = [
+        f"{name}: missing: must be there ({remedy})"
+        for name, remedy in (
+            ("study.yaml", "give a directory that `cimsim codesign` or `cimsim sweep` wrote"),
+            ("manifest.json", "run the study again, it goes on where it stopped"),
+            ("results.csv", "run the study until at least one evaluation is finished"),
+        )
+        if not (path / name).is_file()
+    ]
+    if problems:
+        raise InputError(str(path), problems)
+    text = (path / "study.yaml").read_text()
+    return Run(
+        path, text, yaml.safe_load(text) or {}, _json(path / "manifest.json"),
+        read_results(path / "results.csv"), *(_folder(path / name) for name in ("costs", "plans", "table")),
+    )  # fmt: skip
+
+
+def read_results(path: Path) -> pd.DataFrame:
+    """results.csv with every known column (absent ones empty). Raises InputError on what it cannot read."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        raise InputError(str(path), ["(whole file): empty: must have a header and rows"]) from None
+    missing = [f"{name}: missing column" for name in REQUIRED if name not in table]
+    if missing or table.empty:
+        raise InputError(str(path), missing or ["(whole file): no rows: must hold a finished evaluation"])
+    return tidy(table, str(path))
+
+
+def tidy(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """`table` with every known column in its type. Raises InputError for words where numbers belong."""
+    table, problems = table.reset_index(drop=True), []
+    for name in TEXT:
+        table[name] = table[name].fillna("").astype(str) if name in table else ""
+    for name in NUMBERS:
+        values = table[name] if name in table else pd.Series(float("nan"), table.index)
+        table[name] = pd.to_numeric(values, errors="coerce").astype(float)
+        wrong = values[table[name].isna() & values.notna() & (values.astype(str).str.strip() != "")]
+        problems += [f"row {i + 1}.{name} = {value}: must be a number" for i, value in wrong.items()]
+    strange = table.loc[~table["kind"].isin(KINDS), "kind"]
+    problems += [
+        f"row {i + 1}.kind = {value}: must be one of {', '.join(KINDS)}" for i, value in strange.items()
+    ]
+    if problems:
+        raise InputError(where, problems)
+    told = table["met"].astype(str) if "met" in table else pd.Series("", table.index)
+    table["met"] = told.map({"True": True, "False": False}).astype(object)
+    return table
+
+
+def components_pj(cost: dict) -> dict[str, float]:
+    """Energy of one cost report by component; what no component claims is leakage or `not attributed`."""
+    parts = Counter({name: sum(actions.values()) for name, actions in cost["energy_by_component_pj"].items()})
+    rest = cost["energy_pj"] - sum(parts.values())
+    if rest > 1e-6 * cost["energy_pj"]:
+        is_leakage = abs(rest - cost.get("leakage_pj", 0.0)) < 1e-3 * cost["energy_pj"]
+        parts["leakage" if is_leakage else "not attributed"] += rest
+    return dict(parts)
+
+
+def _folder(path: Path) -> dict[str, dict]:
+    return {file.stem: _json(file) for file in sorted(path.glob("*.json"))}
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(str(path), [f"line {error.lineno}: {error.msg}: must be JSON"]) from None

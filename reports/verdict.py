@@ -1,0 +1,221 @@
+"""The verdict in plain words: what the search gained on each chip, and where vector quantization loses."""
+
+from __future__ import annotations
+
+from math import isnan, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reports.frames import Run
+from reports.pareto import hypervolume
+from reports.seeds import interval95, paired
+from reports.series import accuracy_range, base_points, has_accuracy, searched
+from reports.style import energy, percent, points, signed, signed_percent
+from workloads.format import parse_format
+
+BASELINE = "uniform linear-4"
+MIN_RANDOM = 20  # fewer random plans have no meaningful 95th percentile
+
+
+class Sentence(NamedTuple):
+    """One finding; `tone` is good, bad or plain."""
+
+    tone: str
+    text: str
+
+
+class ChipVerdict(NamedTuple):
+    """What the run says about one chip. `figures` are (big number, what it is, tone)."""
+
+    chip: str
+    figures: list[tuple[str, str, str]]
+    sentences: list[Sentence]
+
+
+def verdicts(run: Run) -> list[ChipVerdict]:
+    """One verdict per base chip, in the order of results.csv."""
+    return [_chip_verdict(run, chip) for chip in run.results["chip"].unique()]
+
+
+def _chip_verdict(run: Run, chip: str) -> ChipVerdict:
+    rows = run.results[(run.results["chip"] == chip) & (run.results["vary"] == "")]
+    if not has_accuracy(rows):
+        text = "No accuracy was measured through this chip's arrays, so there is no verdict on it."
+        return ChipVerdict(chip, [], [Sentence("bad", text)])
+    table = base_points(rows)
+    plans, base = searched(table, chip), table[table["label"] == BASELINE]
+    found = []
+    if plans.empty:
+        found.append((None, Sentence("plain", "No plan was searched on this chip.")))
+    elif base.empty:
+        found.append((None, Sentence("bad", f"There is no {BASELINE} on this chip to compare with.")))
+    else:
+        found += [_saving(rows, plans, base.iloc[0]), _gain(rows, plans, base.iloc[0])]
+    sentences = [sentence for _, sentence in found] + _budgets(plans) + _against_random(table, plans)
+    sentences += _vector_formats(run, rows, table, chip)
+    return ChipVerdict(chip, [figure for figure, _ in found if figure], sentences)
+
+
+def _saving(rows: pd.DataFrame, plans: pd.DataFrame, base: Any) -> tuple[tuple | None, Sentence]:
+    """The cheapest searched plan that is at least as accurate as the baseline."""
+    equal = plans[plans["array_accuracy"] >= base["array_accuracy"]]
+    if equal.empty:
+        near = plans.loc[plans["array_accuracy"].idxmax()]
+        return ("none", "plan without loss of accuracy", "bad"), Sentence("bad", (
+            f"No searched plan reaches the accuracy of {BASELINE} ({percent(base['array_accuracy'])}). The nearest, "
+            f"“{near['label']}”, differs by {points(near['array_accuracy'] - base['array_accuracy'])} and by "
+            f"{signed_percent(near['energy_pj'] / base['energy_pj'] - 1)} in energy."
+        ))  # fmt: skip
+    best = equal.loc[equal["energy_pj"].idxmin()]
+    pairs = paired(rows, "energy_pj", best["label"], BASELINE)
+    change, half = interval95(pairs["one"] / pairs["other"] - 1)
+    tone = "plain" if not isnan(half) and abs(change) <= half else "good" if change < 0 else "bad"
+    if change < 0:
+        lead = f"Without loss of accuracy, “{best['label']}” needs {percent(-change)} less energy than {BASELINE}"
+    else:
+        lead = (
+            f"The search saves nothing here: without loss of accuracy its cheapest plan, “{best['label']}”, needs "
+            f"{percent(change)} more energy than {BASELINE}"
+        )
+    text = (
+        f"{lead}: {energy(best['energy_pj'])} against {energy(base['energy_pj'])} per image, at "
+        f"{percent(best['array_accuracy'], 2)} against {percent(base['array_accuracy'], 2)}"
+        f"{_certainty(100 * change, 100 * half, len(pairs), ' %')}."
+    )
+    return (signed_percent(change), "energy at no loss of accuracy", tone), Sentence(tone, text)
+
+
+def _gain(rows: pd.DataFrame, plans: pd.DataFrame, base: Any) -> tuple[tuple | None, Sentence]:
+    """The most accurate searched plan that needs no more energy than the baseline."""
+    frugal = plans[plans["energy_pj"] <= base["energy_pj"]]
+    if frugal.empty:
+        text = (
+            f"Every searched plan needs more energy than {BASELINE} ({energy(base['energy_pj'])} per image)."
+        )
+        return ("none", "plan within the same energy", "bad"), Sentence("bad", text)
+    best = frugal.loc[frugal["array_accuracy"].idxmax()]
+    pairs = paired(rows, "array_accuracy", best["label"], BASELINE)
+    change, half = interval95(pairs["one"] - pairs["other"])
+    noise = _sampling_error(base)
+    unsure = abs(change) <= (noise if isnan(half) else half)
+    tone = "plain" if unsure else "good" if change > 0 else "bad"
+    verb = "is more accurate" if change > 0 else "is not more accurate"
+    chance = (
+        f" This is within the ±{100 * noise:.2f} points that {base['test_images']:.0f} test images leave to chance."
+        if isnan(half) and unsure else ""
+    )  # fmt: skip
+    text = (
+        f"For no more energy, “{best['label']}” {verb} than {BASELINE}: {points(change)} "
+        f"({percent(best['array_accuracy'], 2)} against {percent(base['array_accuracy'], 2)}) at "
+        f"{signed_percent(best['energy_pj'] / base['energy_pj'] - 1)} energy"
+        f"{_certainty(100 * change, 100 * half, len(pairs), ' points')}.{chance}"
+    )
+    return (points(change), "accuracy at no more energy", tone), Sentence(tone, text)
+
+
+def _certainty(mean: float, half: float, num_seeds: int, unit: str) -> str:
+    if isnan(half):
+        return " (one seed, so no interval)"
+    doubt = "; the interval includes zero, so this is not established" if abs(mean) <= half else ""
+    return f" ({num_seeds} seeds, {signed(mean, 2)} ± {half:.2f}{unit}, 95 % t-interval of the paired seeds{doubt})"
+
+
+def _sampling_error(row: Any) -> float:
+    """95 % half width of the difference of two accuracies on `test_images` independent images each."""
+    share = row["array_accuracy"]
+    return 1.96 * sqrt(2 * share * (1 - share) / row["test_images"]) if row["test_images"] > 0 else 0.0
+
+
+def _budgets(plans: pd.DataFrame) -> list[Sentence]:
+    failed = plans.loc[plans["met"].map(lambda met: met is False or met == False), "label"]  # noqa: E712
+    if failed.empty:
+        return []
+    names = ", ".join(f"“{label}”" for label in sorted(failed))
+    return [Sentence("bad", f"Not met on simulated cost: {len(failed)} of {len(plans)} budgets ({names}).")]
+
+
+def _against_random(table: pd.DataFrame, plans: pd.DataFrame) -> list[Sentence]:
+    """Whether the search beats the 95th percentile of random plans of the same budget."""
+    random, won, asked = table[table["kind"] == "random"], [], []
+    for _, plan in plans.iterrows():
+        rivals = random.loc[random["budget_fraction"] == plan["budget_fraction"], "array_accuracy"]
+        if len(rivals) >= MIN_RANDOM:
+            asked.append(plan["label"])
+            won += [plan["label"]] if plan["array_accuracy"] > np.percentile(rivals, 95) else []
+    if not asked:
+        text = f"Whether the search beats chance is open: no budget has {MIN_RANDOM} random plans to compare with."
+        return [Sentence("plain", text)] if len(plans) else []
+    tone = "good" if len(won) == len(asked) else "bad"
+    text = f"The search beats the 95th percentile of random plans of equal budget at {len(won)} of {len(asked)} budgets."
+    return [Sentence(tone, text)]
+
+
+def _vector_formats(run: Run, rows: pd.DataFrame, table: pd.DataFrame, chip: str) -> list[Sentence]:
+    """Where vector quantization (codebook or lattice) wins and loses on this chip."""
+    coded = {row["label"] for _, row in rows.iterrows() if _uses_vectors(run, row)}
+    linear = table[~table["label"].isin(coded) & table["kind"].isin(["uniform", "search"])]
+    sentences = masked_sentences(run, chip)
+    for _, row in table[table["kind"] == "all_vq"].iterrows():
+        sentences.append(_all_vector(row, linear, table))
+    if not coded:
+        text = "No plan of this run uses vector quantization on this chip."
+        return [*sentences, Sentence("plain", text)]
+    best = searched(table, chip).query("on_front")
+    if best.empty or linear.empty:
+        return sentences
+    num_coded, grown = int(best["label"].isin(coded).sum()), _front_growth(table, linear)
+    text = (
+        f"{num_coded} of {len(best)} plans on the searched front use vector quantization (codebook or lattice) in at "
+        f"least one layer. With them the front covers {percent(grown)} more area (hypervolume over log energy and "
+        "accuracy) than with this run's linear plans alone; a search among linear formats only might close part of that."
+    )
+    return [*sentences, Sentence("good" if grown > 0 and num_coded else "bad", text)]
+
+
+def _all_vector(row: Any, linear: pd.DataFrame, table: pd.DataFrame) -> Sentence:
+    """One all-VQ baseline against the linear plans of its chip."""
+    base = table[table["label"] == BASELINE]
+    text = f"“{row['label']}” reaches {percent(row['array_accuracy'], 2)} at {energy(row['energy_pj'])}"
+    if len(base):
+        first = base.iloc[0]
+        text += (
+            f", {signed_percent(row['energy_pj'] / first['energy_pj'] - 1)} energy and "
+            f"{points(row['array_accuracy'] - first['array_accuracy'])} against {BASELINE}"
+        )
+    enough = linear["array_accuracy"] >= row["array_accuracy"]
+    beating = linear[enough & (linear["energy_pj"] <= row["energy_pj"])].sort_values("energy_pj")
+    if len(beating):
+        return Sentence(
+            "bad", f"{text}. It loses: “{beating.iloc[0]['label']}” is linear, no dearer, no less accurate."
+        )
+    return Sentence("plain", f"{text}. No linear plan of this run is both as cheap and as accurate.")
+
+
+def masked_sentences(run: Run, chip: str) -> list[Sentence]:
+    """Vector formats the chip cannot hold or decode, with the reason its cost table gives."""
+    masked = run.tables.get(chip, {}).get("masked", {})
+    reasons: dict[str, list[str]] = {}
+    for name, reason in masked.items():
+        if parse_format(name).kind != "linear":
+            reasons.setdefault(reason, []).append(name)
+    return [
+        Sentence("plain", f"Not possible on this chip: {', '.join(names)}. Reason: {reason}.")
+        for reason, names in reasons.items()
+    ]
+
+
+def _uses_vectors(run: Run, row: Any) -> bool:
+    named = row["kind"] == "all_vq"
+    return named or any(parse_format(name).kind != "linear" for name in run.formats_of(row).values())
+
+
+def _front_growth(table: pd.DataFrame, linear: pd.DataFrame) -> float:
+    """Relative growth of the dominated area when plans with vector formats join the linear ones."""
+    reference = (float(np.log10(table["energy_pj"].max() * 1.01)), accuracy_range(table)[0])
+    areas = [
+        hypervolume(np.log10(some["energy_pj"]), some["array_accuracy"], reference)
+        for some in (table[table["kind"] != "random"], linear)
+    ]
+    return areas[0] / areas[1] - 1 if areas[1] > 0 else float("nan")
