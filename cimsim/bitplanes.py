@@ -1,11 +1,12 @@
 """Column sums of array reads, counted 64 columns at a time: the compiled half of `cimsim.functional`.
 
-Each byte of input bits (8 rows at 1 bit, 4 rows at 2 bits, ...) selects one row of a table that holds the
-sums these rows can give (Arlazarov et al., "On economical construction of the transitive closure", 1970).
-The table is built once per row group and read by every input vector and every input step.
+Six bits of input (6 rows at 1 bit, 3 rows at 2 bits, ...) select one row of a table that holds the sums
+these rows can give (Arlazarov et al., "On economical construction of the transitive closure", 1970). The
+table is built once per row group and read by every input vector and every input step.
 
-Shapes: N vectors, G row groups, S input steps, K bytes per step and group, R = K * rows per byte,
-C columns padded to a multiple of LANES.
+Shapes: N vectors, G row groups, S input steps, K table rows picked per step and group (pick k is among the
+`entries` table rows from k * entries on), R = K * rows per pick,
+C columns (plane by plane, output fastest) padded to a multiple of LANES, P planes, O outputs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 LANES = 64  # columns per block: two AVX2 registers of bytes, one cache line
-ENTRIES = 256  # table rows: all values of a byte
+PICK_BITS = 6  # of input per table row: 4 kB of table per pick, so that a group of 256 rows stays in L2
+
+
+def rows_per_pick(dac_bits: int) -> int:
+    """Array rows whose input bits of one step together select a table row."""
+    return max(PICK_BITS // dac_bits, 1)
+
+
+def entries_per_pick(dac_bits: int) -> int:
+    """Table rows one pick chooses from."""
+    return 1 << (dac_bits * rows_per_pick(dac_bits))
 
 
 class Reading(NamedTuple):
@@ -41,157 +52,198 @@ class Reading(NamedTuple):
         return cls(step, top, np.float32(step // 2 + 0.5), np.float32(1 / step), radix, is_signed)
 
 
+class Columns(NamedTuple):
+    """Physical columns: cells uint8 [G, R, C]; signs int8 [G, C], -1 where a column counts negative; weights
+    int64 [P], what a code of each plane is worth."""
+
+    cells: np.ndarray
+    signs: np.ndarray
+    weights: np.ndarray
+
+
 class Scratch(NamedTuple):
-    """Work space: table [K, ENTRIES, LANES] and sums [LANES] of one unsigned type, partial [LANES] signed."""
+    """Work space: table [K * entries, LANES] unsigned and partial [LANES] signed."""
 
     table: np.ndarray
-    sums: np.ndarray
     partial: np.ndarray
 
 
-def scratch_for(reading: Reading, largest_sum: int, num_bytes: int, num_steps: int) -> Scratch:
+def scratch_for(reading: Reading, largest_sum: int, num_picks: int, num_steps: int) -> Scratch:
     """Work space in the narrowest types that hold the largest column sum the stored cells can give."""
     largest_code = min((largest_sum + reading.step // 2) // reading.step, reading.top)
     largest_partial = largest_code * (reading.radix**num_steps - 1) // (reading.radix - 1)
-    kind = np.min_scalar_type(largest_sum)
-    size, line = num_bytes * ENTRIES * LANES * kind.itemsize, 64  # no table line straddles two cache lines
+    kind, line = np.min_scalar_type(largest_sum), 64
+    size = num_picks * entries_per_pick(reading.radix.bit_length() - 1) * LANES * kind.itemsize
     raw = np.empty(size + line, np.uint8)
-    first = -raw.ctypes.data % line
-    table = raw[first : first + size].view(kind).reshape(num_bytes, ENTRIES, LANES)
+    first = -raw.ctypes.data % line  # no row of 64 bytes straddles two cache lines
+    table = raw[first : first + size].view(kind).reshape(-1, LANES)
     partial = np.zeros(LANES, np.promote_types(np.int16, np.min_scalar_type(-largest_partial - 1)))
-    return Scratch(table, np.zeros(LANES, kind), partial)
+    return Scratch(table, partial)
+
+
+def read_step(table: np.ndarray, picks: np.ndarray, row: int, reading: Reading, partial: np.ndarray) -> None:
+    """partial = partial * radix + codes of the sums over k of table[picks[row, k]], on LANES columns."""
+    codes = table[picks[row]].sum(axis=0)
+    if reading.step > 1:
+        codes = ((codes + reading.offset) * reading.inverse).astype(np.int64)
+    partial[:] = partial * reading.radix + np.minimum(codes, reading.top)
+
+
+@overload(read_step)
+def _read_step_compiled(table, picks, row, reading, partial):
+    return lambda table, picks, row, reading, partial: _read_step_vector(table, picks, row, reading, partial)
 
 
 @intrinsic
-def _add_rows_vector(typingctx, table, picks, row, sums):  # numba passes the typing context
-    """LLVM vector code of `add_rows`: the LANES sums never leave the registers."""
+def _read_step_vector(typing_context, table, picks, row, reading, partial):
+    """`read_step` in LLVM vector code: the loop vectorizer would widen the bytes and spill the sums."""
 
     def codegen(context, builder, signature, args):
         tables, picked, result = (
-            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 3)
+            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4)
         )
+        step, top, offset, inverse, radix, _ = cgutils.unpack_tuple(builder, args[3])
         lane = context.get_data_type(signature.args[0].dtype)
-        vector, word = ir.VectorType(lane, LANES), args[2].type
-        num_bytes = builder.extract_value(picked.shape, 1)
-        bytes_of_row = builder.gep(picked.data, [builder.mul(args[2], num_bytes)])
-        lines = builder.bitcast(tables.data, vector.as_pointer())
-        total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0] * LANES))
-        with cgutils.for_range(builder, num_bytes) as loop:
-            pick = builder.zext(builder.load(builder.gep(bytes_of_row, [loop.index])), word)
-            line = builder.add(builder.mul(loop.index, ir.Constant(word, ENTRIES)), pick)
-            value = builder.load(builder.gep(lines, [line]), align=1)
-            builder.store(builder.add(builder.load(total), value), total)
-        where = builder.bitcast(result.data, vector.as_pointer())
-        builder.store(builder.load(total), where, align=1)
+        kind = context.get_data_type(signature.args[4].dtype)
+        total = _sum_of_rows(builder, tables, picked, args[2], lane)
+        with builder.if_then(builder.icmp_signed(">", step, step.type(1)), likely=False):
+            real = builder.uitofp(builder.load(total), ir.VectorType(ir.FloatType(), LANES))
+            real = builder.fmul(builder.fadd(real, _splat(builder, offset)), _splat(builder, inverse))
+            builder.store(builder.fptoui(real, ir.VectorType(lane, LANES)), total)
+        codes, limit = builder.load(total), _splat(builder, _resize(builder, top, lane))
+        codes = builder.select(builder.icmp_unsigned("<", codes, limit), codes, limit)
+        where = builder.bitcast(result.data, ir.VectorType(kind, LANES).as_pointer())
+        scaled = builder.mul(builder.load(where, align=1), _splat(builder, _resize(builder, radix, kind)))
+        builder.store(
+            builder.add(scaled, _resize(builder, codes, ir.VectorType(kind, LANES))), where, align=1
+        )
         return context.get_dummy_value()
 
-    return types.void(table, picks, types.intp, sums), codegen
+    return types.void(table, picks, types.intp, reading, partial), codegen
 
 
-def add_rows(table: np.ndarray, picks: np.ndarray, row: int, sums: np.ndarray) -> None:
-    """sums[c] = sum over k of table[k, picks[row, k], c]."""
-    sums[:] = table[np.arange(picks.shape[1]), picks[row]].sum(axis=0)
+def _sum_of_rows(builder, tables, picked, row, lane):
+    """Pointer to the LANES sums, which the compiler keeps in registers."""
+    vector = ir.VectorType(lane, LANES)
+    num_picks = builder.extract_value(picked.shape, 1)
+    picks_of_row = builder.gep(picked.data, [builder.mul(row, num_picks)])
+    lines = builder.bitcast(tables.data, vector.as_pointer())
+    total = cgutils.alloca_once(builder, vector)
+    builder.store(ir.Constant(vector, [0] * LANES), total)
+    with cgutils.for_range(builder, num_picks) as loop:
+        pick = builder.zext(builder.load(builder.gep(picks_of_row, [loop.index])), row.type)
+        value = builder.load(builder.gep(lines, [pick]), align=1)
+        builder.store(builder.add(builder.load(total), value), total)
+    return total
 
 
-@overload(add_rows)
-def _add_rows_compiled(table, picks, row, sums):
-    return lambda table, picks, row, sums: _add_rows_vector(table, picks, row, sums)
+def _splat(builder, scalar):
+    """The scalar in all lanes."""
+    vector = ir.VectorType(scalar.type, LANES)
+    single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
+    return builder.shuffle_vector(
+        single, single, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    )
 
 
-def _fill_table(digits, radix, table):
-    """table[k, byte] = sum over the byte's rows of its digit times the row's cells; digits [R, LANES]."""
-    num_bytes = table.shape[0]
-    per_byte = digits.shape[0] // num_bytes
-    for k in range(num_bytes):
-        table[k, 0, :] = 0
+def _resize(builder, value, kind):
+    """An unsigned integer, or a vector of them, in another width."""
+    have, want = (t.element.width if isinstance(t, ir.VectorType) else t.width for t in (value.type, kind))
+    if have == want:
+        return value
+    return builder.zext(value, kind) if have < want else builder.trunc(value, kind)
+
+
+def _fill_table(digits, radix, num_picks, table):
+    """table[k * entries + pick] = sum over the pick's rows of digit times cells; digits [R, LANES]."""
+    rows, entries = digits.shape[0] // num_picks, table.shape[0] // num_picks
+    for k in range(num_picks):
+        part = table[k * entries : (k + 1) * entries]
+        part[0, :] = 0
         filled = 1
-        for row in range(k * per_byte, (k + 1) * per_byte):
-            for level in range(1, radix):
-                for entry in range(filled):
-                    for c in range(LANES):
-                        table[k, level * filled + entry, c] = table[k, entry, c] + level * digits[row, c]
+        for row in range(k * rows, (k + 1) * rows):
+            for entry in range(filled, radix * filled):
+                for c in range(LANES):
+                    part[entry, c] = part[entry - filled, c] + digits[row, c]
             filled *= radix
 
 
-def _convert(reading, sums, partial):
-    """partial = partial * radix + code(sums), on LANES columns."""
-    radix = partial.dtype.type(reading.radix)
-    top = sums.dtype.type(min(reading.top, np.iinfo(sums.dtype).max))
-    if reading.step == 1:
-        for c in range(LANES):
-            partial[c] = partial[c] * radix + min(sums[c], top)
-    else:
-        for c in range(LANES):
-            code = np.int32((np.float32(sums[c]) + reading.offset) * reading.inverse)
-            partial[c] = partial[c] * radix + min(code, np.int32(top))
+def _read_columns(columns, picks, reading, scratch, out):
+    """Adds to out [N, O] what the converters return, shifted and added; picks [N * G * S, K].
 
-
-def _read_columns(cells, signs, picks, reading, scratch, codes):
-    """Adds to codes [N, C] what the converters return for all groups and steps.
-
-    cells uint8 [G, R, C], signs int8 [G, C] (-1: the column counts negative), picks uint8 [N * G * S, K].
     Steps are taken most significant first; with `is_signed` the first one weighs negative.
     """
-    num_vectors, num_groups = codes.shape[0], cells.shape[0]
+    (cells, signs, weights), (table, partial) = columns, scratch
+    num_vectors, num_groups = out.shape[0], cells.shape[0]
     num_steps = picks.shape[0] // (num_vectors * num_groups)
-    table, sums, partial = scratch
-    for first in range(0, codes.shape[1], LANES):
+    codes = np.empty((num_vectors, LANES), np.int64)
+    for first in range(0, cells.shape[2], LANES):
+        codes[:] = 0
         for group in range(num_groups):
-            fill_table(cells[group, :, first : first + LANES], reading.radix, table)
+            digits = cells[group, :, first : first + LANES].astype(table.dtype)
+            fill_table(digits, reading.radix, picks.shape[1], table)
+            sign = signs[group, first : first + LANES].astype(np.int64)
             for n in range(num_vectors):
                 partial[:] = 0
                 for step in range(num_steps - 1, -1, -1):
-                    add_rows(table, picks, (n * num_groups + group) * num_steps + step, sums)
-                    convert(reading, sums, partial)
+                    row = (n * num_groups + group) * num_steps + step
+                    read_step(table, picks, row, reading, partial)
                     if reading.is_signed and step == num_steps - 1:
                         for c in range(LANES):
                             partial[c] = -partial[c]
                 for c in range(LANES):
-                    codes[n, first + c] += signs[group, first + c] * np.int64(partial[c])
+                    codes[n, c] += sign[c] * partial[c]
+        shift_add(codes, first, weights, out)
+
+
+def _shift_add(codes, first, weights, out):
+    """out[n, o] += weights[plane] * codes [N, LANES] of the columns from `first` on; padding is left out."""
+    num_outputs, column = out.shape[1], first
+    last = min(first + LANES, weights.shape[0] * num_outputs)
+    while column < last:
+        o = column % num_outputs
+        run = min(last - column, num_outputs - o)
+        weight, source = weights[column // num_outputs], codes[:, column - first : column - first + run]
+        target = out[:, o : o + run]
+        for n in range(out.shape[0]):
+            for i in range(run):
+                target[n, i] += weight * source[n, i]
+        column += run
 
 
 def _pack_inputs(x, starts, stops, dac_bits, picks):
-    """Fills picks uint8 [N, G, S, K], the bytes that select table rows; returns group sums int64 [N, G].
+    """Fills picks [N, G, S, K], which select table rows; returns the group sums int64 [N, G].
 
-    Eight input bytes form a word; the digits of one step are masked out and a multiplication gathers them in
-    the top byte. dac_bits is 1, 2, 4 or 8.
+    One byte of each of up to eight inputs forms a word; the digits of one step are masked out and a
+    multiplication gathers them in the top byte. dac_bits is 1, 2, 4 or 8.
     """
-    num_vectors, num_groups, num_steps, num_bytes = picks.shape
-    per_byte = 8 // dac_bits
+    num_vectors, num_groups, num_steps, num_picks = picks.shape
+    rows, steps_per_byte = max(PICK_BITS // dac_bits, 1), 8 // dac_bits
+    entries = 1 << (dac_bits * rows)
     mask, gather = np.uint64(0), np.uint64(0)
-    for i in range(per_byte):
+    for i in range(rows):
         mask |= np.uint64((1 << dac_bits) - 1) << np.uint64(8 * i)
         gather |= np.uint64(1) << np.uint64(56 - 8 * i + dac_bits * i)
     sums = np.zeros((num_vectors, num_groups), np.int64)
     for n in range(num_vectors):
         for group in range(num_groups):
-            for k in range(num_bytes):
-                first = starts[group] + k * per_byte
-                last = min(first + per_byte, stops[group])
+            for k in range(num_picks):
+                first = starts[group] + k * rows
+                last = min(first + rows, stops[group])
                 for i in range(first, last):
                     sums[n, group] += x[n, i]
-                for low in range(0, num_steps, per_byte):
+                for low in range(0, num_steps, steps_per_byte):
                     word = np.uint64(0)
                     for i in range(first, last):
                         byte = (np.int64(x[n, i]) >> (low * dac_bits)) & 255
                         word |= np.uint64(byte) << np.uint64(8 * (i - first))
-                    for step in range(low, min(low + per_byte, num_steps)):
+                    for step in range(low, min(low + steps_per_byte, num_steps)):
                         digits = (word >> np.uint64((step - low) * dac_bits)) & mask
-                        picks[n, group, step, k] = (digits * gather) >> np.uint64(56)
+                        picks[n, group, step, k] = k * entries + np.int64((digits * gather) >> np.uint64(56))
     return sums
 
 
-def _shift_add(codes, weights, out):
-    """out[n, o] += sum over planes p of weights[p] * codes[n, p * O + o]: the digital shift-add, int64."""
-    num_outputs = out.shape[1]
-    for n in range(out.shape[0]):
-        for plane in range(weights.shape[0]):
-            for o in range(num_outputs):
-                out[n, o] += weights[plane] * codes[n, plane * num_outputs + o]
-
-
 fill_table = njit(cache=True)(_fill_table)
-convert = njit(cache=True)(_convert)
+shift_add = njit(cache=True)(_shift_add)
 read_columns = njit(cache=True)(_read_columns)
 pack_inputs = njit(cache=True)(_pack_inputs)
-shift_add = njit(cache=True)(_shift_add)

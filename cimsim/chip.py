@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cached_property, reduce
 from math import ceil, prod
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Union
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -19,7 +21,7 @@ from workloads.layer import Frozen
 if TYPE_CHECKING:
     AnyComponent = Component
 else:
-    AnyComponent = Annotated[Union[tuple(COMPONENTS.values())], Field(discriminator="kind")]
+    AnyComponent = Annotated[reduce(or_, COMPONENTS.values()), Field(discriminator="kind")]
 
 
 class Pipeline(Frozen):
@@ -49,7 +51,7 @@ class Level(Frozen):
 
 
 class Part(NamedTuple):
-    """One part of a chip: `per_level` in each box of its level (a fraction when shared), `instances` in the chip."""
+    """One part: `per_level` in each box of its level (a fraction when shared), `instances` in the chip."""
 
     name: str
     component: Component
@@ -69,7 +71,7 @@ class BillRow(NamedTuple):
 
 
 class Chip(Frozen):
-    """A chip. The level with `border: tile` is the tile; the innermost, the unit, holds crossbars and ADCs."""
+    """A chip. The level with `border: tile` is the tile; the innermost one, the unit, holds the arrays."""
 
     name: str
     note: str = ""
@@ -85,7 +87,7 @@ class Chip(Frozen):
     def technology(self) -> Technology:
         return Technology(self.node_nm, self.supply_v)
 
-    @property
+    @cached_property
     def levels(self) -> tuple[Level, ...]:
         """From the chip inwards."""
         return tuple(_walk(self.root))
@@ -106,12 +108,16 @@ class Chip(Frozen):
     def arrays_per_unit(self) -> int:
         return self.crossbar.count
 
-    @property
+    @cached_property
     def crossbar(self) -> Crossbar:
         return next(part for part in self.unit.parts.values() if isinstance(part, Crossbar))
 
     def parts(self) -> tuple[Part, ...]:
         """Every part, outermost level first, in the order of the file."""
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> tuple[Part, ...]:
         return tuple(
             self._part(depth, name, component)
             for depth, level in enumerate(self.levels)

@@ -56,8 +56,9 @@ class Assumption(Frozen):
 class Stated(Frozen):
     """Figures printed in the chip's paper for a group of `of` instances.
 
-    They anchor the model: price = stated x model now / model at the values `at` (fields of the part, `node_nm`,
-    `supply_v`; what is not named there is as it is now). So a sweep moves a printed figure by the model's law.
+    They anchor the model: price = stated x model now / model at the values `at` (fields of the part,
+    `node_nm`, `supply_v`; what is not named there is as it is now). So a sweep moves a printed figure by
+    the model's law.
     """
 
     power_mw: float | None = Field(default=None, gt=0)
@@ -67,22 +68,27 @@ class Stated(Frozen):
     source: str
 
 
-LEAKAGE_SCALE = Assumption(
-    name="leakage_scale",
-    why="low-standby-power devices throughout; Aladdin's 40 nm adder (2.4 uW, 278 um2) leaks 130 times more per area",
-    low=1,
-    nominal=1,
-    high=130,
-    unit="x",
+def band(name: str, low: float, nominal: float, high: float, unit: str, why: str) -> Assumption:
+    """An assumption of a model; `name` is the field that holds it."""
+    return Assumption(name=name, low=low, nominal=nominal, high=high, unit=unit, why=why)
+
+
+LEAKAGE_SCALE = band(
+    "leakage_scale",
+    1,
+    1,
+    130,
+    "x",
+    "low-standby-power devices; Aladdin's 40 nm adder leaks 130 times this per area",
 )
 
 
 class Component(Frozen, ABC):
     """One priced part; its YAML block is this record. All prices are per instance.
 
-    `count` parts sit in each enclosing level (`per: row` or `column`: per word line or bit line of its crossbars);
-    one instance serves `shared_by` of these levels. `peak_rate_hz` counts accesses of `actions_per_access` main
-    actions each. The main action is the first of `ACTIONS`.
+    `count` parts sit in each enclosing level (`per: row` or `column`: per word line or bit line of its
+    crossbars); one instance serves `shared_by` of these levels. `peak_rate_hz` counts accesses of
+    `actions_per_access` main actions each. The main action is the first of `ACTIONS`.
     """
 
     ACTIONS: ClassVar[tuple[str, ...]]
@@ -150,7 +156,7 @@ class Component(Frozen, ABC):
         return self.base_area_um2(tech) * self.stated.area_mm2 * 1e6 / self.stated.of / part.base_area_um2(then)
 
     def leakage_uw(self, tech: Technology) -> float:
-        """Static power of one instance in uW. A stated power is whole, so its static share is in the energies."""
+        """Static power of one instance in uW; 0 beside a stated power, which has its static share inside."""
         if self.stated is not None and self.stated.power_mw is not None:
             return 0.0
         return self.base_leakage_uw(tech) * self.leakage_scale

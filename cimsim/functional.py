@@ -20,7 +20,7 @@ from cimsim import bitplanes
 
 ENCODINGS = ("offset", "twos_complement", "differential")
 MAX_SUM = 1 << 22  # column sums above this could round differently in the float32 division of the ADC
-CODES_PER_BATCH = 1 << 21  # codes held at once (16 MB)
+BATCH = 2048  # vectors per pass: their codes (1 MB) stay in cache, and the tables are built for many
 
 
 class ArrayNumbers(NamedTuple):
@@ -99,9 +99,8 @@ def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only re
         return array_mvm_exact(x, w)
     machine = _Machine(stored, numbers, (input_bits, input_signed), adc_step)
     out = np.empty((x.shape[0], w.shape[1]), np.int64)
-    batch = min(max(CODES_PER_BATCH // machine.cells.shape[2], 1024), 8192)
-    for first in range(0, x.shape[0], batch):
-        out[first : first + batch] = machine.run(x[first : first + batch])
+    for first in range(0, x.shape[0], BATCH):
+        out[first : first + BATCH] = machine.run(x[first : first + BATCH])
     return out
 
 
@@ -168,38 +167,36 @@ class _Machine:
     def __init__(self, stored: StoredWeights, numbers: ArrayNumbers, inputs: tuple[int, bool], adc_step: int):
         num_planes, num_inputs, num_outputs = stored.digits.shape
         input_bits, is_signed = inputs
-        self.numbers, self.weights = numbers, stored.weights * adc_step
-        self.num_steps = -(-input_bits // numbers.dac_bits)
+        self.dac_bits, self.num_steps = numbers.dac_bits, -(-input_bits // numbers.dac_bits)
         self.input_type = np.dtype(f"{'i' if is_signed else 'u'}{1 if input_bits <= 8 else 2}")
         self.starts, self.stops = _row_groups(num_inputs, numbers)
-        per_byte, used = 8 // numbers.dac_bits, num_planes * num_outputs
-        self.num_bytes = -(-int((self.stops - self.starts).max(initial=0)) // per_byte)
+        rows, used = bitplanes.rows_per_pick(numbers.dac_bits), num_planes * num_outputs
+        self.num_picks = -(-int((self.stops - self.starts).max(initial=0)) // rows)
         num_groups, num_columns = len(self.starts), -(-used // bitplanes.LANES) * bitplanes.LANES
-        self.cells = np.zeros((num_groups, self.num_bytes * per_byte, num_columns), np.uint8)
-        columns = stored.digits.transpose(1, 0, 2).reshape(num_inputs, used)
+        cells = np.zeros((num_groups, self.num_picks * rows, num_columns), np.uint8)
+        by_column = stored.digits.transpose(1, 0, 2).reshape(num_inputs, used)
         for group, (start, stop) in enumerate(zip(self.starts, self.stops, strict=True)):
-            self.cells[group, : stop - start, :used] = columns[start:stop]
-        self.signs = np.ones((num_groups, num_columns), np.int8)
-        self.signs[:, :used] -= 2 * stored.flips.reshape(num_groups, used).astype(np.int8)
+            cells[group, : stop - start, :used] = by_column[start:stop]
+        signs = np.ones((num_groups, num_columns), np.int8)
+        signs[:, :used] -= 2 * stored.flips.reshape(num_groups, used).astype(np.int8)
+        self.columns = bitplanes.Columns(cells, signs, stored.weights * adc_step)
         unflip = ((1 << numbers.cell_bits) - 1) * (stored.weights[:, None] * stored.flips).sum(axis=1)
         self.corrections = unflip - stored.offset
-        top = min((1 << numbers.adc_bits) - 1, MAX_SUM)
+        top = min(1 << numbers.adc_bits, MAX_SUM) - 1
         self.reading = bitplanes.Reading.of(adc_step, top, 1 << numbers.dac_bits, is_signed)
-        column_sums = self.cells.sum(axis=1, dtype=np.int64)
-        largest_sum = ((1 << numbers.dac_bits) - 1) * int(column_sums.max(initial=0))
-        self.scratch = bitplanes.scratch_for(self.reading, largest_sum, self.num_bytes, self.num_steps)
+        largest_cells = int(cells.sum(axis=1, dtype=np.int64).max(initial=0))
+        largest_sum = largest_cells * ((1 << numbers.dac_bits) - 1)
+        self.scratch = bitplanes.scratch_for(self.reading, largest_sum, self.num_picks, self.num_steps)
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """x [N, I] in range -> int64 [N, O]."""
-        num_groups, _, num_columns = self.cells.shape
-        picks = np.zeros((len(x), num_groups, self.num_steps, self.num_bytes), np.uint8)
+        kind = np.min_scalar_type(max(len(self.scratch.table) - 1, 0))
+        picks = np.empty((len(x), len(self.starts), self.num_steps, self.num_picks), kind)
         x = np.ascontiguousarray(x, self.input_type)
-        sums = bitplanes.pack_inputs(x, self.starts, self.stops, self.numbers.dac_bits, picks)
-        codes = np.zeros((len(x), num_columns), np.int64)
-        picks = picks.reshape(-1, self.num_bytes)
-        bitplanes.read_columns(self.cells, self.signs, picks, self.reading, self.scratch, codes)
+        sums = bitplanes.pack_inputs(x, self.starts, self.stops, self.dac_bits, picks)
         out = array_mvm_exact(sums, self.corrections)
-        bitplanes.shift_add(codes, self.weights, out)
+        picks = picks.reshape(-1, self.num_picks)
+        bitplanes.read_columns(self.columns, picks, self.reading, self.scratch, out)
         return out
 
 

@@ -55,7 +55,7 @@ def count_mvm(job: ArrayJob, fast_forward: bool = True) -> Counts:
 
 @lru_cache(maxsize=1 << 16)
 def count_load(job: LoadJob) -> LoadCounts:
-    """What `job` does, in ticks of the digital clock. Raises ValueError unless fields are >= 1 (latency >= 0)."""
+    """What `job` does, in ticks of the digital clock. Raises ValueError unless all are >= 1 (latency: 0)."""
     _check(job, at_least_one=tuple(name for name in job._fields if name != "latency"))
     return LoadCounts(*_run_load_compiled(LoadJob(*map(int, job))))
 
@@ -127,9 +127,9 @@ def _settle(job: ArrayJob, tick: int, flow: _Flow, ends: _Ends) -> tuple[_Flow, 
 def _shift(flow: _Flow, reads: int, vectors: int) -> _Flow:
     """The same machine `vectors` later in its stream."""
     return _Flow(
-        flow.fetching + vectors, flow.fetched + vectors, flow.started + vectors * reads, flow.handed + vectors * reads,
-        flow.released + vectors * reads, flow.queued + vectors, flow.processed + vectors, flow.writing + vectors,
-        flow.written + vectors,
+        flow.fetching + vectors, flow.fetched + vectors, flow.started + vectors * reads,
+        flow.handed + vectors * reads, flow.released + vectors * reads, flow.queued + vectors,
+        flow.processed + vectors, flow.writing + vectors, flow.written + vectors,
     )  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def _run_load(job: LoadJob) -> LoadCounts:
     return LoadCounts(tick, index_words, rom_reads, rows_written, stall_index, stall_rom_port)
 
 
-_settle_compiled = numba.njit(cache=True)(_settle)
+_settle_compiled = numba.njit(inline="always")(_settle)  # a call would cost as much as its moves
 _shift_compiled = numba.njit(cache=True)(_shift)
 _ticks_left_compiled = numba.njit(cache=True)(_ticks_left)
 _run_mvm_compiled = numba.njit(cache=True)(_run_mvm)

@@ -1,9 +1,9 @@
 """Node and supply laws: how area and dynamic energy move between technologies.
 
-Area and energy factors: A. Stillmaker and B. Baas, "Scaling equations for the accurate prediction of CMOS device
-performance from 180 nm to 7 nm", Integration 58, 2017 (tables as carried by hwcomponents 1.0.114). Nodes between
-the tabulated ones (28, 22) are interpolated on log-log axes. Dynamic energy follows V^2 around any supply: an
-assumption that is too flat below about 0.7 V, where measured chips fall faster (Colonnade, JSSC 2021).
+Area and energy factors: A. Stillmaker and B. Baas, "Scaling equations for the accurate prediction of CMOS
+device performance from 180 nm to 7 nm", Integration 58, 2017 (tables as carried by hwcomponents 1.0.114).
+Nodes between the tabulated ones (28, 22) are interpolated on log-log axes. Dynamic energy follows V^2 around
+any supply: too flat below about 0.7 V, where measured chips fall faster (Colonnade, JSSC 2021).
 """
 
 from __future__ import annotations
@@ -22,10 +22,21 @@ class Technology(NamedTuple):
 
 
 # Stillmaker and Baas 2017, area table, row 32 nm: area at this node over area at 32 nm.
-AREA_FROM_32NM = {7: 0.13, 10: 0.22, 14: 0.38, 16: 0.41, 20: 0.46, 32: 1.0, 45: 2.2, 65: 3.3, 90: 6.1, 130: 14.0}
+AREA_FROM_32NM: dict[float, float] = {
+    7: 0.13,
+    10: 0.22,
+    14: 0.38,
+    16: 0.41,
+    20: 0.46,
+    32: 1.0,
+    45: 2.2,
+    65: 3.3,
+    90: 6.1,
+    130: 14.0,
+}
 
 # Stillmaker and Baas 2017, energy polynomials: energy factor = a2 V^2 + a1 V + a0.
-ENERGY_POLYNOMIAL = {
+ENERGY_POLYNOMIAL: dict[float, tuple[float, float, float]] = {
     7: (0.1776, -0.09097, 0.02447),
     10: (0.2068, -0.09311, 0.02375),
     14: (0.2363, -0.09675, 0.02239),
@@ -38,16 +49,26 @@ ENERGY_POLYNOMIAL = {
     130: (7.171, -6.709, 2.904),
 }
 REFERENCE_V = 0.9  # nodes are compared at this supply, inside the fitted range of every polynomial
-ENERGY_AT_REFERENCE = {
+ENERGY_AT_REFERENCE: dict[float, float] = {
     node: a2 * REFERENCE_V**2 + a1 * REFERENCE_V + a0 for node, (a2, a1, a0) in ENERGY_POLYNOMIAL.items()
 }
 
 # Supplies of the NeuroSim V1.3 device tables (Technology.cpp, high-performance devices).
-NOMINAL_SUPPLY_V = {7: 0.7, 10: 0.75, 14: 0.8, 22: 0.85, 32: 0.9, 45: 1.0, 65: 1.1, 90: 1.2, 130: 1.3}
+NOMINAL_SUPPLY_V: dict[float, float] = {
+    7: 0.7,
+    10: 0.75,
+    14: 0.8,
+    22: 0.85,
+    32: 0.9,
+    45: 1.0,
+    65: 1.1,
+    90: 1.2,
+    130: 1.3,
+}
 
 
 def interpolate(table: Mapping[float, float], x: float) -> float:
-    """The table's value at x: a power law between neighbours, continued beyond both ends. Keys ascend, all > 0."""
+    """The table's value at x: a power law between neighbours and beyond both ends. Keys ascend, all > 0."""
     if x in table:
         return table[x]
     keys = list(table)

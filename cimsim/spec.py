@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from cimsim.chip import BillRow, Chip, Level, Part
 from cimsim.components import COMPONENTS
+from cimsim.components.buffer import Buffer
 from workloads.errors import InputError, problems_of
 
 __all__ = ["BillRow", "Chip", "Level", "Part", "chip_names", "chip_schema", "load_chip"]
@@ -22,7 +23,12 @@ CHIPS = Path(__file__).parent / "chips"
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 INPUT_BITS, SUM_BITS = 8, 32  # what a tile buffer keeps of one array: its inputs and its column sums
 NOT_VARIED = {"kind", "stated", "assumptions"}
-NOT_PRICED = {"count", "shared_by", "per", "role"}  # how many parts there are does not change the price of one
+NOT_PRICED = {
+    "count",
+    "shared_by",
+    "per",
+    "role",
+}  # how many parts there are does not change the price of one
 
 
 def chip_names() -> tuple[str, ...]:
@@ -36,9 +42,10 @@ def chip_schema() -> dict[str, Any]:
 
 
 def load_chip(name_or_path: str | Path, vary: Mapping[str, Any] | None = None) -> Chip:
-    """The chip of this name (see `chip_names`) or file, with `vary`: `part.field`, `level.count` or a chip field.
+    """The chip of this name (see `chip_names`) or file.
 
-    `load_chip("isaac", {"adc.bits": 6})` anchors printed figures at the file's own values, so they follow the model.
+    `vary` maps `part.field`, `level.count` or a chip field to a value: `load_chip("isaac", {"adc.bits": 6})`.
+    Printed figures stay anchored at the file's own values, so they follow the model.
     Raises InputError that lists every problem.
     """
     path = _chip_path(name_or_path)
@@ -74,7 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _readable(problems: list[str], vary: Mapping[str, Any]) -> list[str]:
-    """Paths without the kind that pydantic puts after a part's name; a varied value under its key of `vary`."""
+    """Paths without the kind that pydantic puts after a part's name; varied values under their key."""
     kinds = "|".join(COMPONENTS)
     clean = [re.sub(rf"(\bparts\.[^.\s]+)\.(?:{kinds})(?=[.:\s])", r"\1", problem) for problem in problems]
     for key in vary:
@@ -83,7 +90,7 @@ def _readable(problems: list[str], vary: Mapping[str, Any]) -> list[str]:
     return clean
 
 
-# --- variations, on the raw file -------------------------------------------------------------------------------
+# --- variations, on the raw file ---
 
 
 def _apply(raw: dict[str, Any], vary: Mapping[str, Any]) -> list[str]:
@@ -117,7 +124,11 @@ def _set(raw: dict, levels: Mapping[str, dict], parts: Mapping[str, dict], key: 
             _anchor(block, owner, raw.get(owner))
         raw[owner] = value
     else:
-        known = [*parts, *(f"{name}.count" for name in levels), *(name for name in Chip.model_fields if name != "root")]
+        known = [
+            *parts,
+            *(f"{name}.count" for name in levels),
+            *(name for name in Chip.model_fields if name != "root"),
+        ]
         return f"vary {key} = {value!r}: no such part or chip field (known: {', '.join(known)})"
     return None
 
@@ -134,12 +145,13 @@ def _set_part(block: dict[str, Any], key: str, field: str, value: object) -> str
 
 def _anchor(block: dict[str, Any], field: str, unvaried: object) -> None:
     """A printed figure holds at the file's own value of `field`."""
-    if isinstance(stated := block.get("stated"), dict) and field not in NOT_PRICED:
-        if unvaried is not None and unvaried is not PydanticUndefined:
-            stated.setdefault("at", {}).setdefault(field, unvaried)
+    stated = block.get("stated")
+    known = unvaried is not None and unvaried is not PydanticUndefined
+    if isinstance(stated, dict) and known and field not in NOT_PRICED:
+        stated.setdefault("at", {}).setdefault(field, unvaried)
 
 
-# --- checks across parts ---------------------------------------------------------------------------------------
+# --- checks across parts ---
 
 
 def _structure_problems(chip: Chip) -> list[str]:
@@ -158,8 +170,8 @@ def _structure_problems(chip: Chip) -> list[str]:
     for level in chip.levels[:-1]:
         per_line = [name for name, part in level.parts.items() if part.per != "level"]
         problems += [f"parts.{name}.per: only for parts of the innermost level" for name in per_line]
-    return problems + [f"clocks_hz.{name}: this key is required" for name in ("array", "digital") if
-                       name not in chip.clocks_hz]  # fmt: skip
+    missing = [name for name in ("array", "digital") if name not in chip.clocks_hz]
+    return problems + [f"clocks_hz.{name}: this key is required" for name in missing]
 
 
 def _fit_problems(chip: Chip) -> list[str]:
@@ -169,17 +181,20 @@ def _fit_problems(chip: Chip) -> list[str]:
 
 def _tile_problems(chip: Chip) -> list[str]:
     problems = []
-    crossbar, adc = chip.crossbar, chip.unit.parts[next(k for k, v in chip.unit.parts.items() if v.kind == "adc")]
+    crossbar, adc = (
+        chip.crossbar,
+        chip.unit.parts[next(k for k, v in chip.unit.parts.items() if v.kind == "adc")],
+    )
     if adc.count % crossbar.count and crossbar.count % adc.count:
         problems.append(f"adc.count = {adc.count}: must divide or be a multiple of the {crossbar.count} crossbars")
     need = crossbar.rows * INPUT_BITS + crossbar.columns * SUM_BITS
     buffer = chip.part("buffer", "tile")
     if buffer is None:
         problems.append("parts: a buffer of role `tile` is required")
-    elif getattr(buffer.component, "capacity_bits") < need:
-        held = getattr(buffer.component, "capacity_bits")
+    elif isinstance(buffer.component, Buffer) and buffer.component.capacity_bits < need:
         problems.append(
-            f"parts.{buffer.name}.capacity_bits = {held}: array larger than tile: must be >= {need}"
+            f"parts.{buffer.name}.capacity_bits = {buffer.component.capacity_bits}: array larger than tile:"
+            f" must be >= {need}"
             f" ({crossbar.rows} inputs of {INPUT_BITS} and {crossbar.columns} sums of {SUM_BITS} bits)"
         )
     if chip.part("index_buffer") is None:

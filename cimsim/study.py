@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cimsim.spec import Chip, load_chip
+from workloads.datasets import TRAIN_IMAGES
 from workloads.errors import InputError, problems_of
 from workloads.format import DEFAULT_FORMATS, parse_format
 from workloads.layer import Frozen, Network
@@ -70,6 +71,8 @@ class Study(Frozen):
     baselines: tuple[str, ...] = ("linear-8", "linear-4", "linear-2", "vq-4x256-e4-s0")
     budgets: tuple[Fraction, ...] = Field(default=(0.3, 0.4, 0.5, 0.65, 0.8), min_length=1)
     objective: Weights = Weights()
+    latency_budget: Fraction | None = None  # share of the slowest plan's, or free
+    area_budget: Fraction | None = None  # share of the largest plan's arrays, or free
     first_last: str | None = None  # a format that holds the first and last layer, or free
     activation_bits: int = Field(default=8, ge=2, le=8)
     images_per_weight_load: float | None = Field(default=None, ge=1)
@@ -82,6 +85,13 @@ class Study(Frozen):
         for name in names:
             parse_format(name)
         return names
+
+    @field_validator("data")
+    @classmethod
+    def _known_data(cls, name: str) -> str:
+        if name not in TRAIN_IMAGES:
+            raise ValueError(f"unknown data set: known are {', '.join(TRAIN_IMAGES)}")
+        return name
 
     @field_validator("first_last")
     @classmethod
@@ -100,8 +110,11 @@ class Study(Frozen):
     def budgets_of(self, choice: ChipChoice) -> tuple[float, ...]:
         return choice.budgets or self.budgets
 
-    def chip_list(self) -> list[Chip]:
-        return [load_chip(choice.chip) for choice in self.chips]
+    def held_layers(self, network: Network) -> dict[str, str]:
+        """Layers whose format is not free: the first and the last, if the study says so."""
+        if self.first_last is None:
+            return {}
+        return {network.layers[0].name: self.first_last, network.layers[-1].name: self.first_last}
 
     def load_network(self) -> Network:
         return load_network(self.network)

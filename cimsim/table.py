@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cimsim.engine import Densities, cost_alone, fixed_cost, layer_work
-from cimsim.mapping import Unmappable
+from cimsim.mapping import Unmappable, place
 from cimsim.spec import Chip
 from workloads.errors import InputError
-from workloads.layer import Network
+from workloads.format import parse_format
+from workloads.layer import Layer, Network
 from workloads.plan import LayerPlan
 
 
@@ -48,6 +49,15 @@ class CostTable(NamedTuple):
         """The least energy any plan has by the table."""
         return float(self.energy_pj.min(axis=1).sum()) + self.fixed_energy_pj
 
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> CostTable:
+        """The table that `to_dict` wrote."""
+        arrays = {
+            name: np.array([[inf if v is None else v for v in row] for row in plain[name]], dtype=np.float64)
+            for name in ("energy_pj", "latency_ns", "area_um2")
+        }
+        return cls(**(plain | arrays | {"layers": tuple(plain["layers"]), "formats": tuple(plain["formats"])}))
+
     def to_dict(self) -> dict[str, Any]:
         plain = self._asdict()
         for name in ("energy_pj", "latency_ns", "area_um2"):
@@ -60,12 +70,21 @@ def build_table(
     chip: Chip,
     formats: tuple[str, ...],
     *,
-    resident: bool,
+    resident: bool | None = None,
+    held: dict[str, str] | None = None,
     activation_bits: int = 8,
     images_per_weight_load: float | None = None,
     densities: Densities | None = None,
 ) -> CostTable:
-    """Simulate each layer alone in each format. Raises InputError if some layer has no format left."""
+    """Simulate each layer alone in each format. Raises InputError if some layer has no format left.
+
+    `resident` is the weight state assumed; by default that of the dearest format everywhere: a chip which
+    holds that plan holds every other. `held` gives some layers one format, the others all of `formats`.
+    """
+    if resident is None:
+        resident = _holds_everything(network, chip, formats)
+    free, held = formats, held or {}
+    formats = tuple(dict.fromkeys((*formats, *held.values())))
     layers = tuple(layer.name for layer in network.layers)
     shape = (len(layers), len(formats))
     energy, latency, area = np.full(shape, np.inf), np.full(shape, np.inf), np.full(shape, np.inf)
@@ -73,6 +92,9 @@ def build_table(
     images = images_per_weight_load or (inf if resident else 1.0)
     for i, layer in enumerate(network.layers):
         for j, fmt in enumerate(formats):
+            if fmt not in ((held[layer.name],) if layer.name in held else free):
+                masked[f"{layer.name}/{fmt}"] = "the study holds this layer in another format"
+                continue
             try:
                 work = layer_work(layer, LayerPlan(format=fmt, activation_bits=activation_bits), chip)
             except Unmappable as refused:
@@ -85,6 +107,23 @@ def build_table(
     return CostTable(
         chip.name, layers, formats, energy, latency, area, fixed_pj, fixed_ns, resident, _merge(masked, layers)
     )
+
+
+def _holds_everything(network: Network, chip: Chip, formats: tuple[str, ...]) -> bool:
+    """Whether all layers are resident, each in the format that takes most units."""
+    units = 0
+    for layer in network.layers:
+        sizes = [place(layer, parse_format(fmt), chip).num_units for fmt in formats if _is_held(layer, fmt, chip)]
+        units += max(sizes, default=0)
+    return units <= chip.num_tiles * chip.units_per_tile
+
+
+def _is_held(layer: Layer, fmt: str, chip: Chip) -> bool:
+    try:
+        layer_work(layer, LayerPlan(format=fmt), chip)
+    except Unmappable:
+        return False
+    return True
 
 
 def _check_coverage(network: Network, chip: Chip, energy: np.ndarray, masked: dict[str, str]) -> None:

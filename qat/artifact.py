@@ -7,8 +7,6 @@ the plan and the grid of every tensor between layers. No torch.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from cimsim.rundir import write_atomically
 from workloads.codec import decode_integers, pack, unpack
 from workloads.errors import InputError, problems_of
 from workloads.format import WeightFormat
@@ -25,7 +24,7 @@ from workloads.layer import Frozen, Layer, Network
 from workloads.plan import Plan
 
 VERSION = 1  # of the file; raised when an old file no longer means the same
-HEADER_KEY, DIGEST_KEY = "cimsim", "sha256"
+STAMP_KEY = "cimsim"
 REMEDY = "export the model again"
 
 
@@ -56,7 +55,7 @@ class Grid(Frozen):
 
 
 class StoredLayer(NamedTuple):
-    """One layer's arrays: y = ((x.w + bias) * multiplier + half) >> shift, half = 1 << (shift - 1)."""
+    """One layer's arrays: y = (x.w * multiplier + bias + half) >> shift, half = 1 << (shift - 1)."""
 
     codes: NDArray[np.uint8]  # packed, code_bits each
     scale_codes: NDArray[np.uint8]  # packed, scale_bits each; empty without them
@@ -75,6 +74,13 @@ class Header(Frozen):
     grids: dict[str, Grid]
     pixels: Grid = Grid(step=1 / 255, bits=8, signed=False)  # of the images, before `grids["input"]`
     seed: int = 0
+
+
+class Stamp(Frozen):
+    """The file's one metadata string: the header, and the SHA-256 of header and tensors."""
+
+    sha256: str
+    header: Header
 
 
 class Artifact(NamedTuple):
@@ -126,16 +132,10 @@ class Artifact(NamedTuple):
         return 8 * sum(array.nbytes for array in [*arrays, *self.codebooks.values()])
 
     def save(self, path: Path) -> None:
-        """Writes the file whole or not at all (temporary neighbour, then rename)."""
+        """Writes the file whole or not at all. Raises RunError if it cannot be written."""
         tensors = self._tensors()
-        text = self.header.model_dump_json()
-        data = save(tensors, metadata={HEADER_KEY: text, DIGEST_KEY: _digest(text, tensors)})
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        stamp = Stamp(sha256=_digest(self.header, tensors), header=self.header)
+        write_atomically(path, save(tensors, metadata={STAMP_KEY: stamp.model_dump_json()}))
 
     def _tensors(self) -> dict[str, NDArray]:
         tensors = {_key("codebook", book): array for book, array in self.codebooks.items()}
@@ -179,25 +179,27 @@ def load(path: Path) -> Artifact:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         raise InputError(where, [f"(whole file): {error} ({REMEDY})"]) from error
-    text = metadata.get(HEADER_KEY)
+    text = metadata.get(STAMP_KEY)
     if text is None:
-        raise InputError(where, [f"header.{HEADER_KEY}: missing, so not an exported network ({REMEDY})"])
-    header = _read_header(where, text)
-    artifact = _assemble(where, header, tensors)
-    if metadata.get(DIGEST_KEY) != _digest(text, tensors):
-        raise InputError(where, [f"header.{DIGEST_KEY}: does not match, so the file is damaged ({REMEDY})"])
+        raise InputError(where, [f"header.{STAMP_KEY}: missing, so not an exported network ({REMEDY})"])
+    stamp = _read_stamp(where, text)
+    artifact = _assemble(where, stamp.header, tensors)
+    if stamp.sha256 != _digest(stamp.header, tensors):
+        raise InputError(
+            where, [f"sha256 = {stamp.sha256}: is not that of the content ({REMEDY})"]
+        )
     return artifact
 
 
-def _read_header(where: str, text: str) -> Header:
+def _read_stamp(where: str, text: str) -> Stamp:
     try:
-        header = Header.model_validate(json.loads(text))
-        header.plan.check(header.network)
+        stamp = Stamp.model_validate_json(text)
+        stamp.header.plan.check(stamp.header.network)
     except ValidationError as error:
-        raise InputError(where, [f"header.{item} ({REMEDY})" for item in problems_of(error)]) from error
+        raise InputError(where, [f"{item} ({REMEDY})" for item in problems_of(error)]) from error
     except ValueError as error:
-        raise InputError(where, [f"header: {error} ({REMEDY})"]) from error
-    return header
+        raise InputError(where, [f"header.plan: {error} ({REMEDY})"]) from error
+    return stamp
 
 
 def _assemble(where: str, header: Header, tensors: dict[str, NDArray]) -> Artifact:
@@ -237,9 +239,9 @@ def _expected(header: Header) -> dict[str, tuple[type, int]]:
     return expected
 
 
-def _digest(text: str, tensors: dict[str, NDArray]) -> str:
-    """SHA-256 of header and tensors: a damaged code would still decode to some weight."""
-    digest = hashlib.sha256(text.encode())
+def _digest(header: Header, tensors: dict[str, NDArray]) -> str:
+    """Hex SHA-256: without it, a damaged code would decode to some other weight."""
+    digest = hashlib.sha256(header.model_dump_json().encode())
     for key in sorted(tensors):
         digest.update(key.encode() + tensors[key].tobytes())
     return digest.hexdigest()

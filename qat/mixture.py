@@ -122,16 +122,17 @@ class _Mix(torch.autograd.Function):
         own: list[Tensor | None] = []
         for f, candidate in enumerate(mixture.candidates):
             if ctx.shares[f] > 0 and _trained(candidate):
-                own += candidate.parameter_gradients(grad * ctx.shares[f], ctx.projections[f].saved)
+                gradients = candidate.parameter_gradients(grad, ctx.projections[f].saved)
+                own += [gradient * ctx.shares[f] for gradient in gradients]
             else:
                 own += [None] * len(_trained(candidate))
         return grad, grad_alpha, None, *own
 
 
 def _alpha_gradient(ctx: Any, grad: Tensor) -> Tensor:
-    along = torch.zeros_like(ctx.probabilities)
+    along, flat = torch.zeros_like(ctx.probabilities), grad.flatten()
     for f, projection in ctx.projections.items():
-        along[f] = torch.sum(grad * projection.value)
+        along[f] = torch.dot(flat, projection.value.flatten())
     centred = along - torch.dot(ctx.probabilities, along)
     return ctx.probabilities * centred / ctx.mixture.temperature
 

@@ -8,7 +8,7 @@ follow by dual ascent. The plan is then chosen among the most probable ones whos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from cimsim.table import CostTable
 from qat.attach import calibrate, parameter_groups, quantize_activations
 from qat.mixture import Mixture, relax
 from qat.train import Part, Tick, TrainingData, accuracy, batches, one_cycle, set_rate, step_on
+from workloads.errors import RunError
 
 ARCH_EVERY = 3  # weight steps between two architecture steps
 FINALISTS = 12  # plans compared on the validation images
@@ -58,7 +59,7 @@ class SearchResult(NamedTuple):
     table_energy_pj: float
     relaxation_gap: float
     discretization_gap: float
-    multipliers: tuple[float, float, float]
+    multipliers: tuple[float, ...]  # of the bounded costs, at the end
 
 
 def supernet(
@@ -84,9 +85,15 @@ def warm(model: nn.Module, mixtures: Mapping[str, Mixture], data: TrainingData, 
     _soften(mixtures)
 
 
-def search(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, budgets: Budgets, data: TrainingData,
-           settings: SearchSettings, tick: Tick = lambda images: None) -> SearchResult:  # fmt: skip
-    """Alternate weight and architecture steps, then choose. `table` rows are the mixtures, in their order."""
+Fits = Callable[[dict[str, str]], bool]  # layer -> format: does the whole simulation keep the budgets?
+
+
+def search(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, budgets: Budgets, fits: Fits,
+           data: TrainingData, settings: SearchSettings, tick: Tick = lambda images: None) -> SearchResult:  # fmt: skip
+    """Alternate weight and architecture steps, then choose. `table` rows are the mixtures, in their order.
+
+    Raises RunError if no probable plan fits the budgets.
+    """
     weights = _weight_optimizer(model, mixtures, settings.rate)
     arch = torch.optim.Adam([m.alpha for m in mixtures.values()], lr=settings.arch_rate, betas=(0.0, 0.999))
     costs = _Costs(table, budgets, settings.multipliers)
@@ -101,7 +108,12 @@ def search(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, 
             _arch_step(model, mixtures, arch, costs, data.arch, next(arch_batches))
         tick(settings.batch)
     _soften(mixtures)
-    return _choose(model, mixtures, table, budgets, costs, data.validation)
+    probabilities = spread(mixtures, table.formats).detach().numpy()
+    plans = probable_plans(probabilities, table, budgets.energy_pj, 4 * FINALISTS)
+    fitting = [plan for plan in plans if fits(_formats(table, plan))][:FINALISTS]
+    if not fitting:
+        raise RunError(f"{table.chip}: none of the {len(plans)} most probable plans keeps the budgets {budgets}")
+    return _choose(model, mixtures, table, fitting, costs, data.validation)
 
 
 def _weight_optimizer(model: nn.Module, mixtures: Mapping[str, Mixture], rate: float) -> torch.optim.Optimizer:
@@ -145,6 +157,7 @@ class _Costs:
     ASCENT = 0.2
 
     def __init__(self, table: CostTable, budgets: Budgets, multipliers: tuple[float, float, float]):
+        self.formats = table.formats
         fixed = (table.fixed_energy_pj, table.fixed_latency_ns, 0.0)
         arrays = (table.energy_pj, table.latency_ns, table.area_um2)
         self.terms = [
@@ -156,7 +169,7 @@ class _Costs:
 
     def expected(self, mixtures: Mapping[str, Mixture]) -> list[Tensor]:
         """Expected cost over budget of each bounded cost, differentiable in the probabilities."""
-        p = torch.stack([mixture.probabilities() for mixture in mixtures.values()]).double()
+        p = spread(mixtures, self.formats)
         return [(p * array).sum() + fixed for array, fixed in self.terms]
 
     def penalty(self, mixtures: Mapping[str, Mixture]) -> Tensor:
@@ -169,26 +182,39 @@ class _Costs:
         return loss
 
 
-def _choose(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, budgets: Budgets, costs: _Costs,
-            validation: Part) -> SearchResult:  # fmt: skip
+def spread(mixtures: Mapping[str, Mixture], formats: Sequence[str]) -> Tensor:
+    """Probabilities [layers, formats], float64, differentiable; 0 where a layer lacks the format."""
+    rows = []
+    for mixture in mixtures.values():
+        place = torch.tensor([formats.index(name) for name in mixture.names])
+        rows.append(torch.zeros(len(formats)).index_copy(0, place, mixture.probabilities()))
+    return torch.stack(rows).double()
+
+
+def _formats(table: CostTable, plan: Sequence[int]) -> dict[str, str]:
+    return {layer: table.formats[j] for layer, j in zip(table.layers, plan, strict=True)}
+
+
+def _choose(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, finalists: Sequence[Sequence[int]],
+            costs: _Costs, validation: Part) -> SearchResult:  # fmt: skip
     """The finalist with the best validation accuracy; ties go to the more probable one."""
-    probabilities = torch.stack([m.probabilities().detach() for m in mixtures.values()]).double().numpy()
+    probabilities = spread(mixtures, table.formats).detach().numpy()
     soft_accuracy = accuracy(model, validation)
-    finalists = probable_plans(probabilities, table, budgets.energy_pj, FINALISTS)
-    scores = [_plan_accuracy(model, mixtures, plan, validation) for plan in finalists]
+    plans = [_formats(table, plan) for plan in finalists]
+    scores = [_plan_accuracy(model, mixtures, formats, validation) for formats in plans]
     best = int(np.argmax(scores))
-    formats = {layer: table.formats[j] for layer, j in zip(table.layers, finalists[best], strict=True)}
+    formats = plans[best]
     expected = float((probabilities * np.where(table.allowed, table.energy_pj, 0.0)).sum()) + table.fixed_energy_pj
     chosen = table.cost_of(formats)[0]
     return SearchResult(
         formats, probabilities.tolist(), expected, chosen, expected / chosen - 1, soft_accuracy - scores[best],
-        tuple((costs.multipliers + [0.0, 0.0])[:3]),  # type: ignore[arg-type]
+        tuple(costs.multipliers),
     )  # fmt: skip
 
 
-def _plan_accuracy(model: nn.Module, mixtures: Mapping[str, Mixture], plan: Sequence[int], part: Part) -> float:
-    for mixture, chosen in zip(mixtures.values(), plan, strict=True):
-        mixture.chosen = chosen
+def _plan_accuracy(model: nn.Module, mixtures: Mapping[str, Mixture], formats: dict[str, str], part: Part) -> float:
+    for layer, mixture in mixtures.items():
+        mixture.chosen = mixture.names.index(formats[layer])
     result = accuracy(model, part)
     _soften(mixtures)
     return result

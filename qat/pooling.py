@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workloads.layer import Node
 
 
-def max_pool(x: NDArray[np.int32], node: Node) -> NDArray[np.int32]:
+def max_pool(x: NDArray[np.integer], node: Node) -> NDArray[np.integer]:
     """Largest tap of each window; padding never wins."""
     taps = _taps(x, node, fill=np.iinfo(x.dtype).min)
     y = next(taps).copy()
@@ -20,7 +20,7 @@ def max_pool(x: NDArray[np.int32], node: Node) -> NDArray[np.int32]:
     return y
 
 
-def avg_pool(x: NDArray[np.int32], node: Node) -> NDArray[np.int32]:
+def avg_pool(x: NDArray[np.integer], node: Node) -> NDArray[np.integer]:
     """Mean of each window, padding counted as zeros, rounded half up."""
     size = prod(node.kernel)
     total = np.zeros((*x.shape[:2], *node.out_shape[1:]), np.int64)
@@ -29,7 +29,7 @@ def avg_pool(x: NDArray[np.int32], node: Node) -> NDArray[np.int32]:
     return ((2 * total + size) // (2 * size)).astype(x.dtype)
 
 
-def _taps(x: NDArray[np.int32], node: Node, fill: int) -> Iterator[NDArray[np.int32]]:
+def _taps(x: NDArray[np.integer], node: Node, fill: int) -> Iterator[NDArray[np.integer]]:
     """One strided view [N, C, out_h, out_w] per position in the window."""
     (ph, pw), (sh, sw), (h, w) = node.padding, node.stride, node.out_shape[1:]
     if ph or pw:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from reports.style import FAINT, INK
 
 # A fixed salt and no dates make SVG and PDF files the same bytes on every run.
-LOOK = {
+LOOK: Any = {
     "svg.hashsalt": "cimsim", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#C5CBD3", "xtick.color": "#52606D",
     "ytick.color": "#52606D", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
@@ -37,8 +37,9 @@ class Label(NamedTuple):
 
 
 def draw_and_save(draw: Callable[[], Figure], path: Path) -> list[Path]:
-    """Runs `draw` in the common look; writes `path`, or path.png, path.svg and path.pdf if it names no such format."""
-    paths = [path] if path.suffix in DATELESS else [path.with_name(path.name + end) for end in DATELESS]
+    """Runs `draw` in the common look; writes `path`, or its .png and .svg if it has no such end."""
+    ends = [""] if path.suffix in DATELESS else [".png", ".svg"]
+    paths = [path.with_name(path.name + end) for end in ends]
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(LOOK):
         figure = draw()
@@ -57,7 +58,7 @@ def place_labels(axes: Axes, labels: list[Label], obstacles: np.ndarray) -> None
     renderer, pixels_per_point = FigureCanvasAgg(figure).get_renderer(), figure.dpi / 72
     centres, radius = axes.transData.transform(obstacles), 5 * pixels_per_point
     taken = np.hstack([centres - radius, centres + radius])  # boxes as x0, y0, x1, y1
-    inside = axes.get_window_extent(renderer).extents
+    inside = np.array(axes.get_window_extent(renderer).extents)
     for label in sorted(labels, key=lambda item: (item.x, item.y)):
         note = axes.annotate(
             label.text, (label.x, label.y), (0, 0), textcoords="offset points", color=label.colour,
@@ -85,9 +86,7 @@ SPOTS = [
 FAR_POINTS = 20
 
 
-def _box_at(
-    origin: np.ndarray, spot: tuple[float, float], size: tuple[float, float], scale: float
-) -> np.ndarray:
+def _box_at(origin: np.ndarray, spot: tuple[float, float], size: tuple[float, float], scale: float) -> np.ndarray:
     """Box of `size` pixels whose nearest edge or corner sits at `spot` points from `origin`."""
     corner = origin + np.array(spot) * scale - np.array(size) * (0.5 - 0.5 * np.sign(spot))
     return np.hstack([corner, corner + size])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 import yaml
@@ -22,6 +22,9 @@ NUMBERS = (
 REQUIRED = ("key", "kind", "label", "chip", "energy_pj")
 KINDS = ("search", "uniform", "all_vq", "random", "variant")
 
+# A pandas DataFrame. pandas' own annotations reject ordinary column arithmetic, so checkers see Any.
+Frame: TypeAlias = Any
+
 
 class Run(NamedTuple):
     """What a run directory holds. `costs` and `plans` are keyed by evaluation, `tables` by chip."""
@@ -30,7 +33,7 @@ class Run(NamedTuple):
     study_text: str
     study: dict[str, Any]
     manifest: dict[str, Any]
-    results: pd.DataFrame
+    results: Frame
     costs: dict[str, dict]
     plans: dict[str, dict]
     tables: dict[str, dict]
@@ -65,7 +68,7 @@ def read_run(path: Path) -> Run:
     )  # fmt: skip
 
 
-def read_results(path: Path) -> pd.DataFrame:
+def read_results(path: Path) -> Frame:
     """results.csv with every known column (absent ones empty). Raises InputError on what it cannot read."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -77,25 +80,31 @@ def read_results(path: Path) -> pd.DataFrame:
     return tidy(table, str(path))
 
 
-def tidy(table: pd.DataFrame, where: str) -> pd.DataFrame:
+def tidy(table: Frame, where: str) -> Frame:
     """`table` with every known column in its type. Raises InputError for words where numbers belong."""
-    table, problems = table.reset_index(drop=True), []
+    table = table.reset_index(drop=True)
     for name in TEXT:
         table[name] = table[name].fillna("").astype(str) if name in table else ""
-    for name in NUMBERS:
-        values = table[name] if name in table else pd.Series(float("nan"), table.index)
-        table[name] = pd.to_numeric(values, errors="coerce").astype(float)
-        wrong = values[table[name].isna() & values.notna() & (values.astype(str).str.strip() != "")]
-        problems += [f"row {i + 1}.{name} = {value}: must be a number" for i, value in wrong.items()]
+    problems = [problem for name in NUMBERS for problem in _make_numeric(table, name)]
     strange = table.loc[~table["kind"].isin(KINDS), "kind"]
-    problems += [
-        f"row {i + 1}.kind = {value}: must be one of {', '.join(KINDS)}" for i, value in strange.items()
-    ]
+    known = ", ".join(KINDS)
+    problems += [f"row {i + 1}.kind = {value}: must be one of {known}" for i, value in strange.items()]
     if problems:
         raise InputError(where, problems)
     told = table["met"].astype(str) if "met" in table else pd.Series("", table.index)
     table["met"] = told.map({"True": True, "False": False}).astype(object)
     return table
+
+
+def _make_numeric(table: Frame, name: str) -> list[str]:
+    """Turns the column to floats in place, empty as NaN; returns what could not be read."""
+    if name not in table:
+        table[name] = float("nan")
+        return []
+    values: Any = table[name].replace("", None)
+    table[name] = pd.Series(pd.to_numeric(values, errors="coerce"), table.index).astype(float)
+    wrong = values[table[name].isna() & values.notna()]
+    return [f"row {i + 1}.{name} = {value}: must be a number" for i, value in wrong.items()]
 
 
 def components_pj(cost: dict) -> dict[str, float]:

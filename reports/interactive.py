@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from reports.frames import Run
+from reports.frames import Frame, Run
 from reports.panels import component_colours, energy_by_component
 from reports.series import BASELINES, accuracy_range, base_points, has_accuracy, log_ticks, markers, searched
 from reports.style import (
@@ -25,12 +25,12 @@ from reports.style import (
     unit_of,
 )
 
-LOOK: dict[str, Any] = {
+LOOK: Any = {
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK}, "paper_bgcolor": "white",
     "plot_bgcolor": "white", "margin": {"l": 60, "r": 16, "t": 16, "b": 60}, "hoverlabel": {"align": "left"},
 }  # fmt: skip
-GRID = {"gridcolor": "#E9ECF0", "linecolor": "#C5CBD3", "zeroline": False, "ticks": "outside", "tickcolor": "#C5CBD3",
-        "title_font_size": 13}  # fmt: skip
+GRID: Any = {"gridcolor": "#E9ECF0", "linecolor": "#C5CBD3", "zeroline": False, "ticks": "outside",
+             "tickcolor": "#C5CBD3", "title_font_size": 13}  # fmt: skip
 
 
 def front_fragment(run: Run) -> str:
@@ -55,8 +55,10 @@ def front_fragment(run: Run) -> str:
             figure.add_trace(_scatter(pd.DataFrame([row]), "array_accuracy", name, marker=marker))
     accuracy = points["float_accuracy"].mean()
     if not pd.isna(accuracy):
-        figure.add_hline(y=100 * accuracy, line={"dash": "dash", "color": FAINT, "width": 1},
-                         annotation_text=f"float {percent(accuracy)}", annotation_position="top left")  # fmt: skip
+        figure.add_hline(
+            y=100 * accuracy, line={"dash": "dash", "color": FAINT, "width": 1},
+            annotation_text=f"float {percent(accuracy)}", annotation_position="top left",
+        )  # fmt: skip
     low, high = accuracy_range(points)
     ticks = log_ticks(points["x"].min() / 3, points["x"].max() * 3)
     figure.update_layout(**LOOK, height=560, legend={"orientation": "h", "y": -0.16, "yanchor": "top"})
@@ -76,35 +78,29 @@ def energy_fragment(run: Run) -> str:
     counts = [int((table["chip"] == chip).sum()) for chip in chips]
     totals = table[names].sum(axis=1).groupby(table["chip"]).max()
     units = [unit_of(totals[chip], ENERGY_UNITS) for chip in chips]
-    titles = [
-        f"<b>{escape(chip)}</b>, energy per image ({unit})"
-        for chip, (_, unit) in zip(chips, units, strict=True)
-    ]
+    titles = [f"<b>{escape(chip)}</b>, energy per image ({unit})" for chip, (_, unit) in zip(chips, units, strict=True)]
     height = 34 * sum(counts) + 90 * len(chips) + 60
-    figure = make_subplots(
-        len(chips), 1, subplot_titles=titles, row_heights=counts, vertical_spacing=80 / height
-    )
+    figure = make_subplots(len(chips), 1, subplot_titles=titles, row_heights=counts, vertical_spacing=80 / height)
     figure.update_annotations(x=0, xanchor="left", font_size=14)
     for panel, chip in enumerate(chips, start=1):
         rows = table[table["chip"] == chip]
         for name in names:
-            figure.add_trace(
-                _bars(rows, name, units[panel - 1][0], colours[name], panel == 1), row=panel, col=1
-            )
+            figure.add_trace(_bars(rows, name, units[panel - 1][0], colours[name], panel == 1), row=panel, col=1)
     figure.update_xaxes(**GRID)
     figure.update_yaxes(autorange="reversed")
-    figure.update_layout(**LOOK | {"margin": {"l": 120, "r": 16, "t": 30, "b": 90}}, height=height, barmode="stack",
-                         legend={"orientation": "h", "y": -45 / height, "yanchor": "top"})  # fmt: skip
+    figure.update_layout(**LOOK, height=height, barmode="stack")
+    figure.update_layout(
+        margin={"l": 120, "r": 16, "t": 30, "b": 90},
+        legend={"orientation": "h", "y": -45 / height, "yanchor": "top"},
+    )
     return _fragment(figure, "components")
 
 
-def _chip_traces(figure: go.Figure, points: pd.DataFrame, chip: str, colour: str) -> None:
+def _chip_traces(figure: go.Figure, points: Frame, chip: str, colour: str) -> None:
     own, plans = points[points["chip"] == chip], searched(points, chip)
     named, random = own[own["kind"] != "random"], own[own["kind"] == "random"]
     faint = {"symbol": "circle-open", "size": 8, "color": colour, "opacity": 0.45}
-    figure.add_trace(
-        _scatter(named, "ideal_accuracy", f"{chip}: ideal accuracy", marker=faint, showlegend=False)
-    )
+    figure.add_trace(_scatter(named, "ideal_accuracy", f"{chip}: ideal accuracy", marker=faint, showlegend=False))
     if len(random):
         dots = {"size": 5, "color": colour, "opacity": 0.3}
         figure.add_trace(_scatter(random, "array_accuracy", f"{chip}: random plans", marker=dots))
@@ -118,7 +114,7 @@ def _chip_traces(figure: go.Figure, points: pd.DataFrame, chip: str, colour: str
     figure.add_trace(_scatter(plans, "array_accuracy", f"{chip}: searched plans", marker=solid))
 
 
-def _scatter(rows: pd.DataFrame, column: str, name: str, marker: dict, showlegend: bool = True) -> go.Scatter:
+def _scatter(rows: Frame, column: str, name: str, marker: dict, showlegend: bool = True) -> go.Scatter:
     bars = {}
     if column == "array_accuracy" and rows["array_accuracy_half"].notna().any():
         look = {"type": "data", "color": _translucent(marker["color"]), "thickness": 1, "width": 3}
@@ -138,13 +134,10 @@ def _translucent(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.4)"
 
 
-def _bars(rows: pd.DataFrame, name: str, size_pj: float, colour: str, in_legend: bool) -> go.Bar:
+def _bars(rows: Frame, name: str, size_pj: float, colour: str, in_legend: bool) -> go.Bar:
     title = name.replace("_", " ")
     shares = rows[name] / rows.drop(columns=["chip", "kind", "label"]).sum(axis=1)
-    texts = [
-        f"{title}: {energy(value)} ({percent(share)})"
-        for value, share in zip(rows[name], shares, strict=True)
-    ]
+    texts = [f"{title}: {energy(value)} ({percent(share)})" for value, share in zip(rows[name], shares, strict=True)]
     return go.Bar(
         x=(rows[name] / size_pj).tolist(), y=[short_label(label) for label in rows["label"]], orientation="h",
         name=title, marker_color=colour, legendgroup=name, showlegend=in_legend, customdata=texts,

@@ -19,7 +19,7 @@ from reports.verdict import BASELINE, verdicts
 
 
 def write_report(run: Path) -> Path:
-    """Reads the run directory `run`; writes figures/ (PNG, SVG, PDF) and report.html there; returns the page's path.
+    """Writes figures/ (PNG, SVG, PDF) and report.html into the run directory `run`; returns the page's path.
 
     Raises InputError that names what the directory lacks.
     """
@@ -35,6 +35,7 @@ def _draw(run: Run, folder: Path) -> dict[str, Path]:
     folder.mkdir(exist_ok=True)
     if has_accuracy(run.results):
         pareto_figure(run.results, folder / "pareto")
+        pareto_figure(run.results, folder / "pareto.pdf")
     plans_figure(run, folder / "plans")
     energy_figure(run, folder / "energy")
     variants_figure(run, folder / "variants")

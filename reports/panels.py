@@ -12,7 +12,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reports.canvas import draw_and_save
-from reports.frames import Run, components_pj
+from reports.frames import Frame, Run, components_pj
+from reports.seeds import averaged
 from reports.style import (
     ENERGY_UNITS,
     FAINT,
@@ -55,8 +56,8 @@ def variants_figure(run: Run, path: Path) -> list[Path]:
     return draw_and_save(lambda: _variants(changes), path) if len(changes) else []
 
 
-def energy_by_component(run: Run) -> pd.DataFrame:
-    """Columns chip, kind, label, then pJ per component (largest first, small ones as `other`), seeds averaged."""
+def energy_by_component(run: Run) -> Frame:
+    """Columns chip, kind, label, then pJ per component, largest first, small ones as `other`."""
     rows = run.results[(run.results["vary"] == "") & run.results["kind"].isin(KIND_ORDER)]
     rows = rows[rows["key"].isin(run.costs)]
     if rows.empty:
@@ -65,17 +66,14 @@ def energy_by_component(run: Run) -> pd.DataFrame:
     share = parts.div(parts.sum(axis=1), axis=0).max().sort_values(ascending=False, kind="stable")
     named, rest = share.index[:NUM_NAMED_COMPONENTS], share.index[NUM_NAMED_COMPONENTS:]
     shown = parts[named].assign(other=parts[rest].sum(axis=1)) if len(rest) else parts[named]
-    table = pd.concat([rows[["chip", "kind", "label"]], shown], axis=1)
-    table = table.groupby(["chip", "kind", "label"], sort=False).mean().reset_index()
-    return table.sort_values(
-        "kind", key=lambda kinds: kinds.map(KIND_ORDER), kind="stable", ignore_index=True
-    )
+    table = averaged(pd.concat([rows[["chip", "kind", "label"]], shown], axis=1), ["chip", "kind", "label"])
+    return table.sort_values("kind", key=lambda kinds: kinds.map(KIND_ORDER), kind="stable", ignore_index=True)
 
 
-def variant_changes(results: pd.DataFrame) -> pd.DataFrame:
+def variant_changes(results: Frame) -> Frame:
     """One row per variant: relative change of energy, latency and area, and accuracy in points of a fraction.
 
-    The base is the same plan (else the same label) and seed on the same chip; rows without a base are left out.
+    The base is the same plan, else the same label, and seed on the same chip; rows without one are left out.
     """
     base = results[(results["vary"] == "") & (results["kind"] != "variant")]
     rows = []
@@ -88,21 +86,16 @@ def variant_changes(results: pd.DataFrame) -> pd.DataFrame:
             change = {name: row[name] / first[name] - 1 for name in ("energy_pj", "latency_ns", "area_mm2")}
             change["array_accuracy"] = row["array_accuracy"] - first["array_accuracy"]
             rows.append({"chip": row["chip"], "vary": row["vary"], "label": first["label"]} | change)
-    table = pd.DataFrame(rows)
-    return table.groupby(["chip", "vary", "label"], sort=False).mean().reset_index() if rows else table
+    return averaged(pd.DataFrame(rows), ["chip", "vary", "label"]) if rows else pd.DataFrame()
 
 
-def _plans(run: Run, rows: pd.DataFrame) -> Figure:
+def _plans(run: Run, rows: Frame) -> Figure:
     chips = list(rows["chip"].unique())
     colours = format_colours(name for _, row in rows.iterrows() for name in run.formats_of(row).values())
-    layers = [
-        max((list(run.plan_of(row)) for _, row in _of(rows, chip).iterrows()), key=len) for chip in chips
-    ]
+    layers = [max((list(run.plan_of(row)) for _, row in _of(rows, chip).iterrows()), key=len) for chip in chips]
     num_columns = rows.groupby("chip").size().max()
     heights = [len(names) + 2.6 for names in layers]
-    figure = Figure(
-        figsize=(max(6.0, 1.6 + 0.95 * num_columns), 0.34 * sum(heights) + 0.5), layout="constrained"
-    )
+    figure = Figure(figsize=(max(6.0, 1.6 + 0.95 * num_columns), 0.34 * sum(heights) + 0.5), layout="constrained")
     grid = figure.subplots(len(chips), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, chip, names in zip(grid, chips, layers, strict=True):
         _plan_panel(axes, run, _of(rows, chip), names, colours)
@@ -112,11 +105,11 @@ def _plans(run: Run, rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _of(rows: pd.DataFrame, chip: str) -> pd.DataFrame:
+def _of(rows: Frame, chip: str) -> Frame:
     return rows[rows["chip"] == chip].sort_values(["budget_fraction", "seed", "energy_pj"], kind="stable")
 
 
-def _plan_panel(axes: Axes, run: Run, rows: pd.DataFrame, names: list[str], colours: dict[str, str]) -> None:
+def _plan_panel(axes: Axes, run: Run, rows: Frame, names: list[str], colours: dict[str, str]) -> None:
     several = rows["seed"].nunique() > 1
     heads = []
     for column, (_, row) in enumerate(rows.iterrows()):
@@ -141,7 +134,7 @@ def _cell(axes: Axes, x: int, y: int, colour: str, text: str) -> None:
     axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if is_dark(colour) else INK)
 
 
-def _energies(table: pd.DataFrame) -> Figure:
+def _energies(table: Frame) -> Figure:
     chips = list(table["chip"].unique())
     counts = [int((table["chip"] == chip).sum()) for chip in chips]
     figure = Figure(figsize=(9.0, 0.3 * sum(counts) + 0.85 * len(chips) + 0.5), layout="constrained")
@@ -161,7 +154,7 @@ def component_colours(names: list[str]) -> dict[str, str]:
     return {name: OTHER if name == "other" else PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
 
-def _energy_panel(axes: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
+def _energy_panel(axes: Axes, rows: Frame, colours: dict[str, str]) -> None:
     totals = rows[list(colours)].sum(axis=1)
     size_pj, unit = unit_of(totals.max(), ENERGY_UNITS)
     left = np.zeros(len(rows))
@@ -178,7 +171,7 @@ def _energy_panel(axes: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> No
     axes.set_xlabel(f"energy per image ({unit})", fontsize=8.5)
 
 
-def _variants(changes: pd.DataFrame) -> Figure:
+def _variants(changes: Frame) -> Figure:
     figure = Figure(figsize=(9.6, 0.36 * len(changes) + 1.2), layout="constrained")
     panels = figure.subplots(1, len(VARIANT_MEASURES), sharey=True)
     names = [f"{row['chip']}: {row['vary']}\n{short_label(row['label'])}" for _, row in changes.iterrows()]
@@ -206,9 +199,7 @@ def _variant_panel(axes: Axes, values: np.ndarray, measure: str) -> None:
     axes.axvline(0, color=FAINT, lw=0.8)
     suffix = "" if measure == "array_accuracy" else " %"
     axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: f"{x:+g}{suffix}".replace("-", "−") if x else "0")
-    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}{suffix}".replace("-", "−") if x else "0"))
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=7.5)
     axes.grid(visible=False, axis="y")

@@ -13,14 +13,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from reports.canvas import Label, draw_and_save, place_labels
-from reports.frames import tidy
+from reports.frames import Frame, tidy
 from reports.series import BASELINES, accuracy_range, base_points, log_ticks, markers, searched
 from reports.style import ENERGY_UNITS, FAINT, colours_of, digits3, short_label, unit_of
 from workloads.errors import InputError
 
 
 def pareto_figure(results: pd.DataFrame, path: Path) -> list[Path]:
-    """Draws the front of each chip and writes `path` (.png, .svg or .pdf), or all three beside it without a suffix.
+    """Draws the front of each chip and writes `path` (.png, .svg or .pdf), or PNG and SVG without a suffix.
 
     `results` has the columns of results.csv; several seeds become a mean with a 95 % t-interval.
     Raises InputError if no row has an accuracy through the arrays.
@@ -48,7 +48,7 @@ def plot_front(rows: list[dict], path: Path) -> list[Path]:
     return pareto_figure(tidy(pd.DataFrame(filled), "rows"), path)
 
 
-def _front(points: pd.DataFrame) -> Figure:
+def _front(points: Frame) -> Figure:
     figure = Figure(figsize=(9.0, 5.4))
     axes = figure.add_subplot()
     low, high = accuracy_range(points)
@@ -77,7 +77,7 @@ def _front(points: pd.DataFrame) -> Figure:
     return figure
 
 
-def _frame(axes: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> None:
+def _frame(axes: Axes, points: Frame, limits: tuple[float, float]) -> None:
     size_pj, unit = unit_of(points["energy_pj"].median(), ENERGY_UNITS)
     axes.set_xscale("log")
     low_pj, high_pj = points["energy_pj"].min() / 1.35, points["energy_pj"].max() * 1.35
@@ -91,7 +91,7 @@ def _frame(axes: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> Non
     axes.set_ylabel("accuracy through the arrays (%)")
 
 
-def _chip_points(axes: Axes, points: pd.DataFrame, colour: str) -> list[tuple[float, float]]:
+def _chip_points(axes: Axes, points: Frame, colour: str) -> list[tuple[float, float]]:
     """Ideal accuracies, error bars and random plans of one chip; returns where they stand."""
     random = points[points["kind"] == "random"]
     axes.plot(random["energy_pj"], random["y"], ".", color=colour, alpha=0.3, mec="none")
@@ -105,21 +105,19 @@ def _chip_points(axes: Axes, points: pd.DataFrame, colour: str) -> list[tuple[fl
     return [(x, y) for x, y in stands] + _error_bars(axes, seen, colour)
 
 
-def _error_bars(axes: Axes, points: pd.DataFrame, colour: str) -> list[tuple[float, float]]:
+def _error_bars(axes: Axes, points: Frame, colour: str) -> list[tuple[float, float]]:
     """Draws the 95 % intervals over seeds; returns points along the bars."""
     x, y = points["energy_pj"].to_numpy(), points["y"].to_numpy()
     dx, dy = points["energy_pj_half"].to_numpy(), points["array_accuracy_half"].to_numpy()
     if len(x):  # an energy cannot be negative, whatever a t-interval of few seeds says
         left = np.minimum(dx, 0.9 * x)
-        axes.errorbar(
-            x, y, xerr=[left, dx], yerr=dy, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2, alpha=0.45
-        )
+        axes.errorbar(x, y, xerr=[left, dx], yerr=dy, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2, alpha=0.45)
     steps = np.linspace(-1, 1, 15)
     along = [(x[i] + step * dx[i], y[i]) for i in range(len(x)) for step in steps if dx[i] < 0.9 * x[i]]
     return along + [(x[i], y[i] + step * dy[i]) for i in range(len(x)) for step in steps]
 
 
-def _search_line(axes: Axes, plans: pd.DataFrame, colour: str) -> list[tuple[float, float]]:
+def _search_line(axes: Axes, plans: Frame, colour: str) -> list[tuple[float, float]]:
     """Searched plans, the non-dominated ones joined by the front's steps; returns points along the line."""
     best, beaten = plans[plans["on_front"]], plans[~plans["on_front"]]
     axes.plot(best["energy_pj"], best["y"], "-", drawstyle="steps-post", color=colour, lw=1.6, alpha=0.75)
@@ -137,27 +135,23 @@ def _label(row: Any, colour: str) -> Label:
     return Label(row["energy_pj"], row["y"], short_label(row["label"]) + below, colour)
 
 
-def _float_line(axes: Axes, points: pd.DataFrame) -> None:
+def _float_line(axes: Axes, points: Frame) -> None:
     accuracy = points["float_accuracy"].mean()
     if not np.isnan(accuracy):
         axes.axhline(accuracy, ls="--", lw=1, color=FAINT, zorder=1)
         axes.annotate(
-            f"float network {100 * accuracy:.1f} %", (1, accuracy), (0, 3), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="right", fontsize=8, color="#52606D",
+            f"float network {100 * accuracy:.1f} %", (1, accuracy), (0, 3), textcoords="offset points",
+            xycoords=("axes fraction", "data"), ha="right", fontsize=8, color="#52606D",
         )  # fmt: skip
 
 
-def _legend(figure: Figure, chips: dict[str, str], points: pd.DataFrame) -> None:
+def _legend(figure: Figure, chips: dict[str, str], points: Frame) -> None:
     lines = [
-        Line2D(
-            [], [], color=colour, marker="o", mec="white", ms=7, label=f"{chip or 'searched'}: searched plans"
-        )
+        Line2D([], [], color=colour, marker="o", mec="white", ms=7, label=f"{chip or 'searched'}: searched plans")
         for chip, colour in chips.items()
     ]
     if points["ideal_accuracy"].notna().any():
-        lines.append(
-            Line2D([], [], ls="", marker="o", mfc="none", mec=FAINT, ms=5, label="ideal accuracy, same plan")
-        )
+        lines.append(Line2D([], [], ls="", marker="o", mfc="none", mec=FAINT, ms=5, label="ideal accuracy, same plan"))
     if (points["kind"] == "random").any():
         lines.append(Line2D([], [], ls="", marker=".", color=FAINT, label="random plans"))
     if points["num_seeds"].max() > 1:

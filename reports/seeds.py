@@ -7,6 +7,8 @@ from math import nan, sqrt
 import numpy as np
 import pandas as pd
 
+from reports.frames import Frame
+
 # Student's t, 97.5 % quantile, for 1 to 30 degrees of freedom (tests integrate the density to check them).
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -27,14 +29,18 @@ def interval95(values: pd.Series) -> tuple[float, float]:
     return float(np.mean(kept)), float(quantile * np.std(kept, ddof=1) / sqrt(len(kept)))
 
 
-def summarize(results: pd.DataFrame) -> pd.DataFrame:
+def summarize(results: Frame) -> Frame:
     """One row per chip, variant, kind and label: means of all numbers over seeds.
 
-    Adds `num_seeds` and the half widths `energy_pj_half` and `array_accuracy_half`; `key`, `plan`
-    and `met` are those of the lowest seed (`met` only if all seeds meet the budget).
+    Adds `num_seeds` and the half widths `energy_pj_half` and `array_accuracy_half`; `key` and `plan`
+    are those of the lowest seed, and `met` holds only if all seeds meet the budget. Random plans are
+    different plans, so each stays alone under its key.
     """
     rows = []
-    for _, group in results.sort_values("seed", kind="stable").groupby(GROUP, sort=False, dropna=False):
+    own = results["label"].where(results["kind"] != "random", results["key"])
+    for _, group in (
+        results.assign(label=own).sort_values("seed", kind="stable").groupby(GROUP, sort=False, dropna=False)
+    ):
         row = group.iloc[0].to_dict() | group.mean(numeric_only=True).to_dict()
         row["num_seeds"] = len(group)
         row["met"] = None if group["met"].isna().all() else not (group["met"] == False).any()  # noqa: E712
@@ -44,10 +50,14 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def paired(results: pd.DataFrame, column: str, one: str, other: str) -> pd.DataFrame:
+def averaged(table: Frame, by: list[str]) -> Frame:
+    """Means of all other columns for each combination of `by`, in order of appearance."""
+    return table.groupby(by, sort=False).mean().reset_index()
+
+
+def paired(results: Frame, column: str, one: str, other: str) -> Frame:
     """`column` of the labels `one` and `other` side by side, one row per seed that has both."""
     sides = [
-        results[results["label"] == label].drop_duplicates("seed").set_index("seed")[column]
-        for label in (one, other)
+        results[results["label"] == label].drop_duplicates("seed").set_index("seed")[column] for label in (one, other)
     ]
     return pd.concat(sides, axis=1, keys=["one", "other"]).dropna()

@@ -1,11 +1,10 @@
-"""What a front picture shows, whichever library draws it: points, fronts, markers and the range worth seeing."""
+"""What a front picture shows, whichever library draws it: points, fronts, markers and ranges."""
 
 from __future__ import annotations
 
 from math import ceil, floor, log10
 
-import pandas as pd
-
+from reports.frames import Frame
 from reports.pareto import front
 from reports.seeds import summarize
 from workloads.errors import InputError
@@ -18,7 +17,7 @@ MARKERS = {
 BASELINES = tuple(MARKERS)
 
 
-def base_points(results: pd.DataFrame) -> pd.DataFrame:
+def base_points(results: Frame) -> Frame:
     """Rows of the base chips, averaged over seeds, that have both energy and accuracy through the arrays."""
     rows = results[(results["vary"] == "") & (results["kind"] != "variant")]
     rows = rows[rows["energy_pj"].gt(0) & rows["array_accuracy"].notna()]
@@ -27,20 +26,20 @@ def base_points(results: pd.DataFrame) -> pd.DataFrame:
     return summarize(rows)
 
 
-def has_accuracy(results: pd.DataFrame) -> bool:
+def has_accuracy(results: Frame) -> bool:
     """Whether any row can stand on a front."""
     rows = results[(results["vary"] == "") & (results["kind"] != "variant")]
     return bool((rows["energy_pj"].gt(0) & rows["array_accuracy"].notna()).any())
 
 
-def searched(points: pd.DataFrame, chip: str) -> pd.DataFrame:
+def searched(points: Frame, chip: str) -> Frame:
     """Searched plans of one chip by rising energy, with `on_front`."""
     rows = points[(points["chip"] == chip) & (points["kind"] == "search")].sort_values("energy_pj")
     return rows.assign(on_front=front(rows["energy_pj"], rows["array_accuracy"]))
 
 
-def markers(points: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Label of each baseline -> its (matplotlib, plotly) marker; more baselines than markers share the last."""
+def markers(points: Frame) -> dict[str, tuple[str, str]]:
+    """Label of each baseline -> its (matplotlib, plotly) marker; surplus baselines share the last."""
     found = {}
     for kind, shapes in MARKERS.items():
         labels = points.loc[points["kind"] == kind, "label"].unique()
@@ -49,14 +48,18 @@ def markers(points: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round values 1, 2, 5 times a power of ten in [low, high]; powers alone over more than three decades."""
-    steps = (1, 2, 5) if high < 1e3 * low else (1,)
+    """Round values in [low, high] for a log axis: whole decades, or finer steps until there are three."""
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
-    return [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+    ticks: list[float] = []
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) >= 3:
+            break
+    return ticks
 
 
-def accuracy_range(points: pd.DataFrame) -> tuple[float, float]:
-    """Accuracies (low, high) worth showing: every searched plan, with room; far worse baselines fall outside."""
+def accuracy_range(points: Frame) -> tuple[float, float]:
+    """Accuracies (low, high) worth showing: every searched plan, but not far worse baselines."""
     shown = points[points["kind"] == "search"] if (points["kind"] == "search").any() else points
     top = points[["array_accuracy", "ideal_accuracy", "float_accuracy"]].max().max()
     bottom = shown["array_accuracy"].min()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reports.frames import Run
+from reports.frames import Frame, Run
 from reports.panels import variant_changes
 from reports.seeds import summarize
 from reports.style import digits3, duration, energy, percent, points, signed_percent
@@ -14,18 +14,18 @@ from reports.style import digits3, duration, energy, percent, points, signed_per
 GAPS = {
     "relaxation_gap": (
         "Relaxation",
-        "what the search's softened mixture of formats expected to spend, relative to the budget it aimed at; "
-        "large values mean that the gradient saw another cost than the budget asks for.",
+        "what the search's softened mixture of formats expected to spend, relative to the budget it aimed "
+        "at; large values mean that the gradient saw another cost than the budget asks for.",
     ),
     "discretization_gap": (
         "Discretization",
-        "the cost of the one format per layer that was picked, by the same cost table, relative to the mixture; "
-        "it is the price of deciding.",
+        "the cost of the one format per layer that was picked, by the same cost table, relative to the "
+        "mixture; it is the price of deciding.",
     ),
     "contention_gap": (
         "Contention",
-        "the whole plan simulated with all layers sharing the chip, relative to the sum of the table's layers; "
-        "it is what an additive cost table cannot see.",
+        "the whole plan simulated with all layers sharing the chip, relative to the sum of the table's "
+        "layers; it is what an additive cost table cannot see.",
     ),
 }
 
@@ -103,9 +103,7 @@ def sources_table(run: Run) -> Table:
     used: dict[tuple, set[str]] = {}
     for cost in run.costs.values():
         for source in cost.get("sources", []):
-            item = tuple(
-                source.get(name) for name in ("part", "kind", "text", "low", "nominal", "high", "unit")
-            )
+            item = tuple(source.get(name) for name in ("part", "kind", "text", "low", "nominal", "high", "unit"))
             used.setdefault(item, set()).add(cost["chip"])
     ordered = sorted(used, key=lambda item: (item[1] != "assumption", *map(str, item)))
     body = [
@@ -120,9 +118,7 @@ def sources_table(run: Run) -> Table:
 def masked_table(run: Run) -> Table:
     """Formats that a chip cannot hold or decode."""
     body = [
-        [chip, name, reason]
-        for chip, table in run.tables.items()
-        for name, reason in table.get("masked", {}).items()
+        [chip, name, reason] for chip, table in run.tables.items() for name, reason in table.get("masked", {}).items()
     ]
     return Table(["chip", "format", "reason"], body, 3)
 
@@ -131,9 +127,7 @@ def settings_table(run: Run) -> Table:
     """What the numbers depend on: clock, loads, conventions, seeds, versions."""
     told = run.manifest
     rows = [["network", _joined(cost["network"] for cost in run.costs.values())]]
-    rows += [
-        [f"chip {name}", f"hash {chip.get('hash', '–')}"] for name, chip in told.get("chips", {}).items()
-    ]
+    rows += [[f"chip {name}", f"hash {chip.get('hash', '–')}"] for name, chip in told.get("chips", {}).items()]
     rows.append(["data", " ".join(str(value) for value in told.get("data", {}).values())])
     rows.append(["test images", _joined(f"{value:,.0f}" for value in run.results["test_images"].dropna())])
     for name, text in (("images_per_weight_load", "images per weight load"), ("schedule", "schedule"),
@@ -172,7 +166,7 @@ def always_on(run: Run) -> list[str]:
     return texts
 
 
-def _with_costs(run: Run) -> pd.DataFrame:
+def _with_costs(run: Run) -> Frame:
     rows = run.results[(run.results["vary"] == "") & ~run.results["kind"].isin(["random", "variant"])]
     rows = rows[rows["key"].isin(run.costs)].sort_values("seed", kind="stable")
     return rows.drop_duplicates(["chip", "kind", "label"]).sort_index()

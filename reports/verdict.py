@@ -6,9 +6,8 @@ from math import isnan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from reports.frames import Run
+from reports.frames import Frame, Run
 from reports.pareto import hypervolume
 from reports.seeds import interval95, paired
 from reports.series import accuracy_range, base_points, has_accuracy, searched
@@ -19,6 +18,9 @@ BASELINE = "uniform linear-4"
 MIN_RANDOM = 20  # fewer random plans have no meaningful 95th percentile
 
 
+BigNumber = tuple[str, str, str]  # big number, what it is, tone
+
+
 class Sentence(NamedTuple):
     """One finding; `tone` is good, bad or plain."""
 
@@ -27,10 +29,10 @@ class Sentence(NamedTuple):
 
 
 class ChipVerdict(NamedTuple):
-    """What the run says about one chip. `figures` are (big number, what it is, tone)."""
+    """What the run says about one chip."""
 
     chip: str
-    figures: list[tuple[str, str, str]]
+    figures: list[BigNumber]
     sentences: list[Sentence]
 
 
@@ -58,27 +60,23 @@ def _chip_verdict(run: Run, chip: str) -> ChipVerdict:
     return ChipVerdict(chip, [figure for figure, _ in found if figure], sentences)
 
 
-def _saving(rows: pd.DataFrame, plans: pd.DataFrame, base: Any) -> tuple[tuple | None, Sentence]:
+def _saving(rows: Frame, plans: Frame, base: Any) -> tuple[BigNumber, Sentence]:
     """The cheapest searched plan that is at least as accurate as the baseline."""
     equal = plans[plans["array_accuracy"] >= base["array_accuracy"]]
     if equal.empty:
-        near = plans.loc[plans["array_accuracy"].idxmax()]
-        return ("none", "plan without loss of accuracy", "bad"), Sentence("bad", (
-            f"No searched plan reaches the accuracy of {BASELINE} ({percent(base['array_accuracy'])}). The nearest, "
-            f"“{near['label']}”, differs by {points(near['array_accuracy'] - base['array_accuracy'])} and by "
-            f"{signed_percent(near['energy_pj'] / base['energy_pj'] - 1)} in energy."
-        ))  # fmt: skip
+        return ("none", "plan without loss of accuracy", "bad"), _nearest(plans, base)
     best = equal.loc[equal["energy_pj"].idxmin()]
     pairs = paired(rows, "energy_pj", best["label"], BASELINE)
     change, half = interval95(pairs["one"] / pairs["other"] - 1)
+    change = best["energy_pj"] / base["energy_pj"] - 1 if isnan(change) else change
     tone = "plain" if not isnan(half) and abs(change) <= half else "good" if change < 0 else "bad"
-    if change < 0:
-        lead = f"Without loss of accuracy, “{best['label']}” needs {percent(-change)} less energy than {BASELINE}"
-    else:
-        lead = (
-            f"The search saves nothing here: without loss of accuracy its cheapest plan, “{best['label']}”, needs "
-            f"{percent(change)} more energy than {BASELINE}"
-        )
+    name = f"“{best['label']}”"
+    lead = (
+        f"Without loss of accuracy, {name} needs {percent(-change)} less energy than {BASELINE}"
+        if change < 0
+        else "The search saves nothing here: without loss of accuracy its cheapest plan, "
+        f"{name}, needs {percent(change)} more energy than {BASELINE}"
+    )
     text = (
         f"{lead}: {energy(best['energy_pj'])} against {energy(base['energy_pj'])} per image, at "
         f"{percent(best['array_accuracy'], 2)} against {percent(base['array_accuracy'], 2)}"
@@ -87,31 +85,42 @@ def _saving(rows: pd.DataFrame, plans: pd.DataFrame, base: Any) -> tuple[tuple |
     return (signed_percent(change), "energy at no loss of accuracy", tone), Sentence(tone, text)
 
 
-def _gain(rows: pd.DataFrame, plans: pd.DataFrame, base: Any) -> tuple[tuple | None, Sentence]:
+def _nearest(plans: Frame, base: Any) -> Sentence:
+    """What the most accurate searched plan misses, if none reaches the baseline's accuracy."""
+    near = plans.loc[plans["array_accuracy"].idxmax()]
+    text = (
+        f"No searched plan reaches the accuracy of {BASELINE} ({percent(base['array_accuracy'], 2)}). "
+        f"The nearest, “{near['label']}”, differs by "
+        f"{points(near['array_accuracy'] - base['array_accuracy'])} and by "
+        f"{signed_percent(near['energy_pj'] / base['energy_pj'] - 1)} in energy."
+    )
+    return Sentence("bad", text)
+
+
+def _gain(rows: Frame, plans: Frame, base: Any) -> tuple[BigNumber, Sentence]:
     """The most accurate searched plan that needs no more energy than the baseline."""
     frugal = plans[plans["energy_pj"] <= base["energy_pj"]]
     if frugal.empty:
-        text = (
-            f"Every searched plan needs more energy than {BASELINE} ({energy(base['energy_pj'])} per image)."
-        )
+        least = f"{BASELINE} ({energy(base['energy_pj'])} per image)"
+        text = f"Every searched plan needs more energy than {least}."
         return ("none", "plan within the same energy", "bad"), Sentence("bad", text)
     best = frugal.loc[frugal["array_accuracy"].idxmax()]
     pairs = paired(rows, "array_accuracy", best["label"], BASELINE)
     change, half = interval95(pairs["one"] - pairs["other"])
+    change = best["array_accuracy"] - base["array_accuracy"] if isnan(change) else change
     noise = _sampling_error(base)
     unsure = abs(change) <= (noise if isnan(half) else half)
     tone = "plain" if unsure else "good" if change > 0 else "bad"
-    verb = "is more accurate" if change > 0 else "is not more accurate"
-    chance = (
-        f" This is within the ±{100 * noise:.2f} points that {base['test_images']:.0f} test images leave to chance."
-        if isnan(half) and unsure else ""
-    )  # fmt: skip
+    spent = signed_percent(best["energy_pj"] / base["energy_pj"] - 1)
     text = (
-        f"For no more energy, “{best['label']}” {verb} than {BASELINE}: {points(change)} "
-        f"({percent(best['array_accuracy'], 2)} against {percent(base['array_accuracy'], 2)}) at "
-        f"{signed_percent(best['energy_pj'] / base['energy_pj'] - 1)} energy"
-        f"{_certainty(100 * change, 100 * half, len(pairs), ' points')}.{chance}"
+        f"For no more energy, “{best['label']}” is {'more' if change > 0 else 'not more'} accurate than "
+        f"{BASELINE}: {points(change)} ({percent(best['array_accuracy'], 2)} against "
+        f"{percent(base['array_accuracy'], 2)}) at {spent} energy"
+        f"{_certainty(100 * change, 100 * half, len(pairs), ' points')}."
     )
+    if isnan(half) and unsure:
+        chance = f"the ±{100 * noise:.2f} points that {base['test_images']:,.0f} test images leave to chance"
+        text += f" This is within {chance}."
     return (points(change), "accuracy at no more energy", tone), Sentence(tone, text)
 
 
@@ -119,7 +128,8 @@ def _certainty(mean: float, half: float, num_seeds: int, unit: str) -> str:
     if isnan(half):
         return " (one seed, so no interval)"
     doubt = "; the interval includes zero, so this is not established" if abs(mean) <= half else ""
-    return f" ({num_seeds} seeds, {signed(mean, 2)} ± {half:.2f}{unit}, 95 % t-interval of the paired seeds{doubt})"
+    interval = f"{signed(mean, 2)} ± {half:.2f}{unit}, 95 % t-interval of the paired seeds"
+    return f" ({num_seeds} seeds, {interval}{doubt})"
 
 
 def _sampling_error(row: Any) -> float:
@@ -128,7 +138,7 @@ def _sampling_error(row: Any) -> float:
     return 1.96 * sqrt(2 * share * (1 - share) / row["test_images"]) if row["test_images"] > 0 else 0.0
 
 
-def _budgets(plans: pd.DataFrame) -> list[Sentence]:
+def _budgets(plans: Frame) -> list[Sentence]:
     failed = plans.loc[plans["met"].map(lambda met: met is False or met == False), "label"]  # noqa: E712
     if failed.empty:
         return []
@@ -136,7 +146,7 @@ def _budgets(plans: pd.DataFrame) -> list[Sentence]:
     return [Sentence("bad", f"Not met on simulated cost: {len(failed)} of {len(plans)} budgets ({names}).")]
 
 
-def _against_random(table: pd.DataFrame, plans: pd.DataFrame) -> list[Sentence]:
+def _against_random(table: Frame, plans: Frame) -> list[Sentence]:
     """Whether the search beats the 95th percentile of random plans of the same budget."""
     random, won, asked = table[table["kind"] == "random"], [], []
     for _, plan in plans.iterrows():
@@ -145,14 +155,14 @@ def _against_random(table: pd.DataFrame, plans: pd.DataFrame) -> list[Sentence]:
             asked.append(plan["label"])
             won += [plan["label"]] if plan["array_accuracy"] > np.percentile(rivals, 95) else []
     if not asked:
-        text = f"Whether the search beats chance is open: no budget has {MIN_RANDOM} random plans to compare with."
+        text = f"Whether the search beats chance is open: no budget has {MIN_RANDOM} random plans to compare."
         return [Sentence("plain", text)] if len(plans) else []
     tone = "good" if len(won) == len(asked) else "bad"
-    text = f"The search beats the 95th percentile of random plans of equal budget at {len(won)} of {len(asked)} budgets."
-    return [Sentence(tone, text)]
+    score = f"{len(won)} of {len(asked)} budgets"
+    return [Sentence(tone, f"The search beats the 95th percentile of random plans of equal budget at {score}.")]
 
 
-def _vector_formats(run: Run, rows: pd.DataFrame, table: pd.DataFrame, chip: str) -> list[Sentence]:
+def _vector_formats(run: Run, rows: Frame, table: Frame, chip: str) -> list[Sentence]:
     """Where vector quantization (codebook or lattice) wins and loses on this chip."""
     coded = {row["label"] for _, row in rows.iterrows() if _uses_vectors(run, row)}
     linear = table[~table["label"].isin(coded) & table["kind"].isin(["uniform", "search"])]
@@ -167,14 +177,18 @@ def _vector_formats(run: Run, rows: pd.DataFrame, table: pd.DataFrame, chip: str
         return sentences
     num_coded, grown = int(best["label"].isin(coded).sum()), _front_growth(table, linear)
     text = (
-        f"{num_coded} of {len(best)} plans on the searched front use vector quantization (codebook or lattice) in at "
-        f"least one layer. With them the front covers {percent(grown)} more area (hypervolume over log energy and "
-        "accuracy) than with this run's linear plans alone; a search among linear formats only might close part of that."
+        f"{num_coded} of {len(best)} plans on the searched front use vector quantization (codebook or "
+        f"lattice) in at least one layer{'' if num_coded else ': linear formats win here'}."
     )
+    if grown > 0:
+        text += (
+            f" Plans with vectors make the dominated area (log energy by accuracy) {percent(grown)} larger than "
+            "this run's linear plans alone; a search among linear formats only might close part of that."
+        )
     return [*sentences, Sentence("good" if grown > 0 and num_coded else "bad", text)]
 
 
-def _all_vector(row: Any, linear: pd.DataFrame, table: pd.DataFrame) -> Sentence:
+def _all_vector(row: Any, linear: Frame, table: Frame) -> Sentence:
     """One all-VQ baseline against the linear plans of its chip."""
     base = table[table["label"] == BASELINE]
     text = f"“{row['label']}” reaches {percent(row['array_accuracy'], 2)} at {energy(row['energy_pj'])}"
@@ -211,7 +225,7 @@ def _uses_vectors(run: Run, row: Any) -> bool:
     return named or any(parse_format(name).kind != "linear" for name in run.formats_of(row).values())
 
 
-def _front_growth(table: pd.DataFrame, linear: pd.DataFrame) -> float:
+def _front_growth(table: Frame, linear: Frame) -> float:
     """Relative growth of the dominated area when plans with vector formats join the linear ones."""
     reference = (float(np.log10(table["energy_pj"].max() * 1.01)), accuracy_range(table)[0])
     areas = [

@@ -58,7 +58,7 @@ TYPICAL = {"conv1": (150, 6), "conv2": (6, 60), "conv3": (30, 50), "fc": (50, 10
 def artifact_of(
     formats: tuple[str, ...], seed: int = 0, sharing: Literal["network", "layer"] = "network"
 ) -> Artifact:
-    """NETWORK with random codes in these formats (one per layer, cycled) and ratios that use the grids well."""
+    """NETWORK with random codes in these formats (one per layer, cycled) and ratios that fit the grids."""
     rng = np.random.default_rng(seed)
     choices = dict(zip([layer.name for layer in NETWORK.layers], cycle(formats), strict=False))
     layer_plans = {name: LayerPlan(format=fmt) for name, fmt in choices.items()}
@@ -117,14 +117,16 @@ def naive_layer(artifact: Artifact, node: Node, x: np.ndarray) -> np.ndarray:
     per_group, outputs = layer.in_channels // layer.groups, layer.out_channels // layer.groups
     y = np.zeros((layer.out_channels, h, w_out), int)
     for o, i, j in np.ndindex(y.shape):
-        acc = int(stored.bias[o])
+        acc = 0
         for a, b, c in np.ndindex(kh, kw, per_group):
             row, column = i * sh + a - ph, j * sw + b - pw
             if 0 <= row < layer.in_size[0] and 0 <= column < layer.in_size[1]:
                 weight = int(w[o, (a * kw + b) * per_group + c])
                 acc += weight * int(x[o // outputs * per_group + c, row, column])
-        ratio = Fraction(int(stored.multiplier[o]), 2 ** int(stored.shift[o]))
-        value = max(naive_round(acc * ratio), 0) if node.relu else naive_round(acc * ratio)
+        value = naive_round(
+            Fraction(acc * int(stored.multiplier[o]) + int(stored.bias[o]), 2 ** int(stored.shift[o]))
+        )
+        value = max(value, 0) if node.relu else value
         y[o, i, j] = naive_clip(value, GRIDS[node.name])
     return y
 

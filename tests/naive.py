@@ -61,7 +61,8 @@ def mvm(job: ArrayJob) -> Counts:
     first, last = s.write_end[0], s.write_end[job.vectors - 1]
     interval = last - s.write_end[job.vectors - 2] if job.vectors > 1 else 0
     occupancy = s.write_end[job.vectors] - first
-    return Counts(first, interval, occupancy, last, num_reads, num_reads * job.conversions, adc, output, fetch)
+    conversions = num_reads * job.conversions
+    return Counts(first, interval, occupancy, last, num_reads, conversions, adc, output, fetch)
 
 
 @dataclass
@@ -91,6 +92,7 @@ def load(job: LoadJob) -> LoadCounts:
     """`count_load` with a list of bits for the reservoir and an object for each block."""
     blocks = [_Block() for _ in range(job.blocks)]
     bits_to_come = job.blocks * job.codes_per_block * job.code_bits
+    capacity = max(2 * job.index_width, job.code_bits + job.index_width)
     row_ticks = job.block_rows * job.write_ticks
     reservoir: list[int] = []
     words = tick = stall_index = stall_rom_port = 0
@@ -104,8 +106,7 @@ def load(job: LoadJob) -> LoadCounts:
             stall_index += 1
         else:
             stall_rom_port += 1
-        has_room = len(reservoir) + job.index_width <= max(2 * job.index_width, job.code_bits + job.index_width)
-        if has_room and words * job.index_width < bits_to_come:
+        if len(reservoir) + job.index_width <= capacity and words * job.index_width < bits_to_come:
             reservoir += [0] * job.index_width
             words += 1
         tick += 1

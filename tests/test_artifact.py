@@ -7,9 +7,9 @@ import pytest
 from integer_network import IMAGES, NETWORK, artifact_of
 from safetensors.numpy import load_file, save_file
 
-from qat.artifact import Header, load, pack_entries, unpack_entries
+from qat.artifact import Header, Stamp, load, pack_entries, unpack_entries
 from qat.evaluate import run
-from workloads.errors import InputError
+from workloads.errors import InputError, RunError
 from workloads.format import DEFAULT_FORMATS, parse_format
 
 ODD_FORMATS = ("linear-3", "vq-3x5-e5-s0", "vq-4x16-e4-s2", "e8-q3")
@@ -55,10 +55,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def full_disk(*_):
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.replace", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("pathlib.Path.replace", full_disk)
+    with pytest.raises(RunError, match="net: cannot be written"):
         artifact_of(("linear-2",)).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -104,7 +104,7 @@ def test_one_flipped_bit(path):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    _refused(path, "damaged")
+    _refused(path, "sha256", "is not that of the content")
 
 
 def test_a_foreign_file(path):
@@ -116,7 +116,7 @@ def test_a_foreign_file(path):
     ('"version":1', '"version":9', "header.version = 9"),
     ('"step":0.3', '"step":-1', "header.grids.conv1.step = -1"),
     ('"format":"linear-4"', '"format":"linear-99"', "linear-99"),
-    ('{"version"', '{{', "header"),
+    ('{"version"', '{{', "JSON"),
     ('"fc":{"format"', '"fd":{"format"', "layers.fc: missing"),
     ('"grids":{"input"', '"grids":{"inputs"', "header.grids.input: missing"),
 ])  # fmt: skip
@@ -124,13 +124,14 @@ def test_a_header_that_is_wrong(path, old, new, said):
     tensors = load_file(path)
     text = artifact_of(("linear-4", "vq-4x16-e4-s0")).header.model_dump_json()
     assert old in text
-    save_file(tensors, path, metadata={"cimsim": text.replace(old, new, 1)})
+    save_file(tensors, path, metadata={"cimsim": f'{{"sha256":"","header":{text.replace(old, new, 1)}}}'})
     _refused(path, said)
 
 
 def test_tensors_of_another_plan(path):
     header = artifact_of(("linear-8", "vq-4x16-e4-s0")).header
-    save_file({**load_file(path), "more": np.zeros(1)}, path, metadata={"cimsim": header.model_dump_json()})
+    text = Stamp(sha256="", header=header).model_dump_json()
+    save_file({**load_file(path), "more": np.zeros(1)}, path, metadata={"cimsim": text})
     _refused(path, "more: not a tensor of this network", "conv1/codes = uint8[36]: must be uint8[72]")
 
 

@@ -147,6 +147,21 @@ def test_a_fetched_package_is_not_fetched_again(tiny, monkeypatch):
     assert fetch_debian_package(tiny / "target") is True
 
 
+def test_the_fetch_command_says_what_it_has(tiny, monkeypatch, capsys):
+    write(tiny / "target/fashion-mnist")
+    monkeypatch.setattr("sys.argv", ["datasets", "--fetch", str(tiny / "target")])
+    datasets.main()
+    assert "2 training and 1 test images, hashes are right" in capsys.readouterr().out
+
+
+def test_the_fetch_command_fails_with_the_remedy(tiny, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tiny))
+    monkeypatch.setattr("sys.argv", ["datasets", "--fetch", str(tiny / "target")])
+    with pytest.raises(SystemExit, match="2"):
+        datasets.main()
+    assert "CIMSIM_DATA" in capsys.readouterr().err
+
+
 def test_an_unknown_data_set_lists_the_known_ones():
     with pytest.raises(InputError, match=r"name = 'cifar': must be one of digits, fashion_mnist"):
         load("cifar")

@@ -1,4 +1,4 @@
-"""The array machines against their plain twins, against closed forms, and against ISAAC's published pipeline."""
+"""The array machines against their plain twins, closed forms, and ISAAC's published pipeline."""
 
 import pytest
 from hypothesis import given, settings
@@ -14,23 +14,25 @@ def ints(low: int, high: int) -> st.SearchStrategy[int]:
 
 
 mvm_jobs = st.builds(
-    ArrayJob, vectors=ints(1, 12), reads=ints(1, 5), conversions=ints(0, 12), adcs=ints(1, 4), read_ticks=ints(1, 6),
-    sample_hold=ints(0, 1), fetch_ticks=ints(0, 20), shift_add_ticks=ints(0, 9), digital_ticks=ints(0, 20),
-    write_ticks=ints(0, 20),
+    ArrayJob, vectors=ints(1, 12), reads=ints(1, 5), conversions=ints(0, 12), adcs=ints(1, 4),
+    read_ticks=ints(1, 6), sample_hold=ints(0, 1), fetch_ticks=ints(0, 20), shift_add_ticks=ints(0, 9),
+    digital_ticks=ints(0, 20), write_ticks=ints(0, 20),
 )  # fmt: skip
 load_jobs = st.builds(
     LoadJob, blocks=ints(1, 5), codes_per_block=ints(1, 9), code_bits=ints(1, 9), index_width=ints(1, 12),
     ports=ints(1, 5), latency=ints(0, 6), block_rows=ints(1, 4), write_ticks=ints(1, 4), buffers=ints(1, 2),
 )  # fmt: skip
 
-# Shafiee et al., "ISAAC", ISCA 2016: a 16-bit product takes 22 cycles of 100 ns and a new one starts every 16.
-# One cycle fetches, 16 read one input bit each, 128 columns share one converter, then shift-add (2 cycles
+# Shafiee et al., "ISAAC", ISCA 2016: a 16-bit product takes 22 cycles of 100 ns and a new one starts every
+# 16. One cycle fetches, 16 read one input bit each, 128 columns share one converter, then shift-add (2 cycles
 # after the last conversion), activation and write. 128 conversions in 100 ns are 1.28 GS/s: 128 ticks.
 ISAAC = ArrayJob(
     vectors=20, reads=16, conversions=128, adcs=1, read_ticks=128, sample_hold=1, fetch_ticks=128,
     shift_add_ticks=256, digital_ticks=128, write_ticks=128,
 )  # fmt: skip
-HALF_RATE = ISAAC._replace(fetch_ticks=64, read_ticks=64, shift_add_ticks=128, digital_ticks=64, write_ticks=64)
+HALF_RATE = ISAAC._replace(
+    fetch_ticks=64, read_ticks=64, shift_add_ticks=128, digital_ticks=64, write_ticks=64
+)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +55,8 @@ def test_isaac_pipeline_emerges(job, cycle_ticks, first_cycles, interval_cycles)
 def test_isaac_at_1_2_gs_per_s_cannot_keep_its_cycle():
     cycle_ticks = 120  # 100 ns at 1.2 GS/s: 128 conversions do not fit
     slow = ISAAC._replace(
-        read_ticks=cycle_ticks, fetch_ticks=cycle_ticks, shift_add_ticks=2 * cycle_ticks, digital_ticks=cycle_ticks,
-        write_ticks=cycle_ticks,
+        read_ticks=cycle_ticks, fetch_ticks=cycle_ticks, shift_add_ticks=2 * cycle_ticks,
+        digital_ticks=cycle_ticks, write_ticks=cycle_ticks,
     )  # fmt: skip
     counts = count_mvm(slow)
     assert counts.interval == 16 * 128 > 16 * cycle_ticks
@@ -120,8 +122,8 @@ def test_interval_closed_form(job):
     per_read = max(job.read_ticks, convert_ticks) if job.sample_hold else job.read_ticks + convert_ticks
     vector_ticks = per_read * job.reads
     job = job._replace(
-        vectors=200, fetch_ticks=min(job.fetch_ticks, vector_ticks), digital_ticks=min(job.digital_ticks, vector_ticks),
-        write_ticks=min(job.write_ticks, vector_ticks),
+        vectors=200, fetch_ticks=min(job.fetch_ticks, vector_ticks),
+        digital_ticks=min(job.digital_ticks, vector_ticks), write_ticks=min(job.write_ticks, vector_ticks),
     )  # fmt: skip
     counts = count_mvm(job)
     head = job.fetch_ticks + job.read_ticks + (job.reads - 1) * per_read + convert_ticks
@@ -139,8 +141,8 @@ def test_interval_is_the_slowest_stage(job):
 
 def test_each_stall_has_its_cause():
     job = ArrayJob(
-        vectors=100, reads=4, conversions=8, adcs=2, read_ticks=4, sample_hold=1, fetch_ticks=16, shift_add_ticks=3,
-        digital_ticks=16, write_ticks=16,
+        vectors=100, reads=4, conversions=8, adcs=2, read_ticks=4, sample_hold=1, fetch_ticks=16,
+        shift_add_ticks=3, digital_ticks=16, write_ticks=16,
     )  # fmt: skip
     causes = {
         "none": job, "adc": job._replace(adcs=1), "output": job._replace(write_ticks=40),
@@ -182,8 +184,8 @@ def test_load_conserves_work_and_time(job):
 
 
 WRITE_BOUND = LoadJob(
-    blocks=16, codes_per_block=16, code_bits=8, index_width=32, ports=4, latency=2, block_rows=8, write_ticks=10,
-    buffers=2,
+    blocks=16, codes_per_block=16, code_bits=8, index_width=32, ports=4, latency=2, block_rows=8,
+    write_ticks=10, buffers=2,
 )  # fmt: skip
 
 
@@ -194,7 +196,7 @@ def test_load_bound_by_writing_or_by_the_index_or_by_the_rom():
     assert count_load(WRITE_BOUND._replace(buffers=1)).ticks == 16 * (4 - 1 + 2) + 1 + write_ticks
     narrow = count_load(WRITE_BOUND._replace(index_width=1))  # 128 ticks of index a block, 80 of writing
     assert narrow.ticks == 16 * 128 + 2 + 80 and narrow.stall_rom_port == 16 * 2
-    one_port = count_load(WRITE_BOUND._replace(ports=1, write_ticks=1))  # 16 ticks of ROM a block, 8 of writing
+    one_port = count_load(WRITE_BOUND._replace(ports=1, write_ticks=1))  # 16 ticks of ROM, 8 of writing
     assert one_port.ticks == 1 + 16 * 16 - 1 + 2 + 8 and one_port.stall_index == 1
 
 

@@ -37,6 +37,7 @@ FASHION_URLS = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
 )
 
+TRAIN_IMAGES = MappingProxyType({"digits": 1_197, "fashion_mnist": 50_000})  # of the train part, for estimates
 FASHION_PARTS = MappingProxyType({"train": 50_000, "arch": 5_000, "validation": 5_000})
 
 

@@ -26,7 +26,7 @@ SHIFTS = {
 }
 
 # A point on the border of two cells goes to the same side everywhere: far below 1/4, never on a border.
-_TIE_DITHER = 1e-5 * np.sqrt(np.array([2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0]))
+TIE_DITHER = 1e-5 * np.sqrt(np.array([2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0]))
 
 
 def nearest_point(lattice: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -82,7 +82,7 @@ def voronoi_table(lattice: str, q: int, shift: tuple[int, ...]) -> NDArray[np.in
     d = len(rows)
     digits = np.arange(q**d)[:, None] // q ** np.arange(d) % q
     x = digits @ rows - np.array(shift) / GRID
-    inside = x - q * nearest_point(lattice, x / q + _TIE_DITHER[:d])
+    inside = x - q * nearest_point(lattice, x / q + TIE_DITHER[:d])
     return np.rint(GRID * inside).astype(np.int32)
 
 

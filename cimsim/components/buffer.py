@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, Assumption, CheckPoint, Component, Source
+from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source, band
 from cimsim.components.sram_table import CACTI, SramFigures, sram_figures
 from cimsim.scaling import Technology
 
@@ -53,20 +53,14 @@ class Buffer(SramPriced):
         ),
     )
     ASSUMPTIONS: ClassVar = (
-        Assumption(
-            name="edram_energy_ratio", why="eDRAM access over SRAM of that size: no figure that fixes it; no refresh",
-            low=0.5, nominal=1.0, high=2.0, unit="x",
-        ),
-        Assumption(
-            name="edram_area_ratio", why="eDRAM over SRAM area: ISAAC's 64 KB (0.083 mm2) over CACTI's (0.101 mm2)",
-            low=0.5, nominal=0.82, high=1.0, unit="x",
-        ),
+        band("edram_energy_ratio", 0.5, 1.0, 2.0, "x", "eDRAM over SRAM energy: not settled; no refresh"),
+        band("edram_area_ratio", 0.5, 0.82, 1.0, "x", "eDRAM over SRAM area: ISAAC's 0.083 over CACTI's 0.101 mm2"),
         LEAKAGE_SCALE,
-    )  # fmt: skip
+    )
 
     kind: Literal["buffer"] = "buffer"
     memory: Literal["sram", "edram"]
-    role: Literal["tile", "global"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    role: Literal["tile", "global"] = "tile"
     edram_energy_ratio: float = Field(default=1.0, gt=0)
     edram_area_ratio: float = Field(default=0.82, gt=0)
 

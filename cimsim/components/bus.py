@@ -20,7 +20,7 @@ class Bus(Component):
     ACTIONS: ClassVar = ("transfer_bit",)
     SOURCES: ClassVar = (
         Source(
-            "A. Shafiee et al., ISAAC, ISCA 2016, Table I: 384 wires, 0.090 mm2; 0.054 pJ per bit (accelergy tables)",
+            "A. Shafiee et al., ISCA 2016, Table I: 384 wires, 0.090 mm2; 0.054 pJ/bit (accelergy tables)",
             (
                 CheckPoint({"width_bits": 384}, ISAAC_TECH, "transfer_bit", 0.054, 0.001),
                 CheckPoint({"width_bits": 384}, ISAAC_TECH, "area_um2", 90_000, 0.001),

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, Assumption, CheckPoint, Component, Source
+from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source, band
 from cimsim.components.sram_table import CACTI, sram_figures
 from cimsim.scaling import Technology
 
@@ -14,45 +14,48 @@ CELL_UM2, CELL_NM = 0.096, 65  # Yin et al., JSSC 2024: area per bit of the ROM 
 
 
 class CodebookRom(Component):
-    """`capacity_bits` of ROM; each of `ports` reads `width_bits` a cycle. A further port is a further copy."""
+    """`capacity_bits` of ROM; each port reads `width_bits` a cycle. A further port is a further copy."""
 
     ACTIONS: ClassVar = ("read_bit",)
     SOURCES: ClassVar = (
         Source(
-            "Yin et al., 1T multi-level ROM compute-in-memory, JSSC 2024, 65 nm: 0.096 um2 per bit, 3,984 kb (1,024 bits) per mm2",
+            "Yin et al., 1T ROM compute-in-memory, JSSC 2024, 65 nm: 0.096 um2/bit; 3,984 kb/mm2",
             (
                 CheckPoint(
                     {"capacity_bits": 2_097_152, "ports": 1, "latency_cycles": 1, "width_bits": 64},
-                    Technology(65, 1.1), "area_um2", 2048 / 3984 * 1e6, 0.01,
+                    Technology(65, 1.1),
+                    "area_um2",
+                    2048 / 3984 * 1e6,
+                    0.01,
                 ),
             ),
         ),
         Source(
-            "upper reference of the read energy: SRAM codebook buffer of EVA (github.com/dbw6/Eva), 28 nm, 14.25 fJ/bit",
+            "upper reference: SRAM codebook buffer of EVA (github.com/dbw6/Eva), 28 nm, 14.25 fJ per bit",
             (
                 CheckPoint(  # 256 entries x 8 x 16 bits, one entry per read, at the price of an SRAM
-                    {"capacity_bits": 32_768, "ports": 1, "latency_cycles": 1, "width_bits": 128, "energy_ratio": 1.0},
-                    Technology(28, 0.9), "read_bit", 0.01425, 0.6,
+                    {
+                        "capacity_bits": 32_768,
+                        "ports": 1,
+                        "latency_cycles": 1,
+                        "width_bits": 128,
+                        "energy_ratio": 1.0,
+                    },
+                    Technology(28, 0.9),
+                    "read_bit",
+                    0.01425,
+                    0.6,
                 ),
             ),
         ),
         Source(CACTI),
-    )  # fmt: skip
+    )
     ASSUMPTIONS: ClassVar = (
-        Assumption(
-            name="energy_ratio", why="ROM bit read over SRAM of that size: no published ROM bit energy at any node",
-            low=0.25, nominal=0.5, high=1.0, unit="x",
-        ),
-        Assumption(
-            name="area_ratio", why="macro over cell area: Yin's macro density (with its converters) is the high end",
-            low=1.3, nominal=2.55, high=2.55, unit="x",
-        ),
-        Assumption(
-            name="leakage_ratio", why="ROM leakage over SRAM of that size: cells do not leak at rest, periphery does",
-            low=0.0, nominal=0.5, high=1.0, unit="x",
-        ),
+        band("energy_ratio", 0.25, 0.5, 1.0, "x", "ROM bit read over SRAM of that size: no published figure"),
+        band("area_ratio", 1.3, 2.55, 2.55, "x", "macro over cell area: high, Yin's macro with converters"),
+        band("leakage_ratio", 0.0, 0.5, 1.0, "x", "ROM leakage over SRAM of that size: only periphery leaks"),
         LEAKAGE_SCALE,
-    )  # fmt: skip
+    )
 
     kind: Literal["codebook_rom"] = "codebook_rom"
     capacity_bits: int = Field(ge=64)

@@ -1,7 +1,7 @@
 """A compute-in-memory array of SRAM or ReRAM cells: reads, writes, area.
 
-ReRAM is ohmic: energy = V^2 x conductance x time, at the mean conductance of its cells. SRAM is charge: the word
-lines of active rows and the bit lines of active cells, with capacitances that shrink with the node.
+ReRAM is ohmic: energy = V^2 x conductance x time, at the mean conductance of its cells. SRAM is charge: the
+word lines of active rows and the bit lines of active cells, with capacitances that shrink with the node.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cimsim.component import LEAKAGE_SCALE, Assumption, CheckPoint, Component, Source
+from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source, band
 from cimsim.components.sram_table import CACTI, SramFigures, sram_figures
 from cimsim.scaling import Technology, nominal
 
 INPUT_DENSITY = 0.5  # reference: half the inputs on ...
 CELL_DENSITY = 0.5  # ... and half the cells on; a cell conducts in a quarter of all reads
-# ZigZag-IMC, 28 nm, fitted to silicon: word line and bit line 0.35 fF per cell each, cell gate (NAND2) 0.7 fF.
+# ZigZag-IMC, 28 nm, fitted to silicon: word and bit line 0.35 fF per cell each, cell gate (NAND2) 0.7 fF.
 WORD_LINE_FF, BIT_LINE_FF, GATE_FF, CAPACITANCE_NM = 0.35, 0.35, 0.7, 28.0
 SQUARE_UM_PER_F2_NM2 = 1e-6
 
-NEURRAM_CELL = {"rows": 128, "columns": 128, "cell": "reram", "cell_bits": 2, "rows_on": 128, "encoding": "offset"}
+ARRAY = {"rows": 128, "columns": 128, "rows_on": 128, "encoding": "offset", "read_ps": 10_000}
+NEURRAM_CELL = {**ARRAY, "cell": "reram", "cell_bits": 2, "write_ps": 8_520_000}
+SRAM_CELL = {**ARRAY, "cell": "sram", "cell_bits": 1, "write_ps": 1_000}
 NEURRAM = "W. Wan et al., NeuRRAM, Nature 608, 2022: 250 kohm and 1 Mohm cells; write-verify of 8.52 us at 1.75 V"
 
 
@@ -36,62 +38,27 @@ class Crossbar(Component):
         Source(
             f"{NEURRAM}; energies of its cell by NeuroSim V1.3 (X. Peng et al., IEDM 2019)",
             (
-                CheckPoint(
-                    {**NEURRAM_CELL, "read_ps": 10_000, "write_ps": 8_520_000},
-                    nominal(22), "read_cell", 0.00310892, 0.01,
-                ),
-                CheckPoint(
-                    {**NEURRAM_CELL, "read_ps": 10_000, "write_ps": 8_520_000},
-                    nominal(22), "write_cell", 64.8989, 0.01,
-                ),
+                CheckPoint(NEURRAM_CELL, nominal(22), "read_cell", 0.00310892, 0.01),
+                CheckPoint(NEURRAM_CELL, nominal(22), "write_cell", 64.8989, 0.01),
             ),
         ),
-        Source(
-            "J. Sun, P. Houshmand, M. Verhelst, ZigZag-IMC, 28 nm: line and gate capacitances fitted to silicon",
-            (
-                CheckPoint(  # (0.5 x 0.35 + 0.25 x 1.05) fF at 0.9 V
-                    {**NEURRAM_CELL, "cell": "sram", "cell_bits": 1, "read_ps": 5_000, "write_ps": 1_000},
-                    Technology(28, 0.9), "read_cell", 354.375e-6, 0.001,
-                ),
-            ),
+        Source(  # (0.5 x 0.35 + 0.25 x 1.05) fF at 0.9 V
+            "J. Sun et al., ZigZag-IMC, ICCAD 2023, 28 nm: line and gate capacitances fitted to silicon",
+            (CheckPoint(SRAM_CELL, Technology(28, 0.9), "read_cell", 354.375e-6, 0.001),),
         ),
         Source(f"{CACTI}: SRAM cell writes and leakage, as a memory of the array's size"),
-    )  # fmt: skip
+    )
     ASSUMPTIONS: ClassVar = (
-        Assumption(
-            name="r_on_ohm", why="ReRAM: NeuRRAM's cell; ISAAC prints none, others use 1.3 to 100 kohm",
-            low=1_333, nominal=250_000, high=250_000, unit="ohm",
-        ),
-        Assumption(
-            name="r_off_ohm", why="ReRAM: NeuRRAM's cell; RAELLA's 20 kohm is the low end",
-            low=20_000, nominal=1_000_000, high=1_000_000, unit="ohm",
-        ),
-        Assumption(
-            name="read_v", why="ReRAM: NeuRRAM reads at 0.5 V, ISAAC-like models at 0.2 V", low=0.1, nominal=0.5,
-            high=0.55, unit="V",
-        ),
-        Assumption(
-            name="set_v", why="ReRAM: NeuRRAM sets at 1.75 V, NeuroSim at 2 V", low=1.75, nominal=1.75, high=2.0,
-            unit="V",
-        ),
-        Assumption(
-            name="read_scale", why="SRAM: NeuroSim's array reads at 0.35 times this, Jia's 2 fF cells at 5.7 times",
-            low=0.35, nominal=1, high=5.7, unit="x",
-        ),
-        Assumption(
-            name="write_scale", why="SRAM: a cell write as in a CACTI memory; NeuroSim's array write is 38 times that",
-            low=1, nominal=1, high=38, unit="x",
-        ),
-        Assumption(
-            name="sram_cell_f2", why="SRAM: NeuroSim's 22 nm cell; compute cells reach 426 F2 (Jia, JSSC 2020)",
-            low=80, nominal=280, high=426, unit="F2",
-        ),
-        Assumption(
-            name="reram_cell_f2", why="ReRAM: NeuroSim's 1T1R cell; a bare cross-point has 4 F2, NeuRRAM's cell 126 F2",
-            low=4, nominal=48, high=126, unit="F2",
-        ),
+        band("r_on_ohm", 1_333, 250_000, 250_000, "ohm", "ReRAM: NeuRRAM's cell; ISAAC prints none"),
+        band("r_off_ohm", 20_000, 1_000_000, 1_000_000, "ohm", "ReRAM: NeuRRAM's cell; RAELLA's is the low end"),
+        band("read_v", 0.1, 0.5, 0.55, "V", "ReRAM: NeuRRAM reads at 0.5 V, ISAAC-like models at 0.2 V"),
+        band("set_v", 1.75, 1.75, 2.0, "V", "ReRAM: NeuRRAM sets at 1.75 V, NeuroSim at 2 V"),
+        band("read_scale", 0.35, 1, 5.7, "x", "SRAM: low, NeuroSim's array; high, 2 fF cells of Jia (JSSC 2020)"),
+        band("write_scale", 1, 1, 38, "x", "SRAM: CACTI's cell write; high, NeuroSim's array write"),
+        band("sram_cell_f2", 80, 280, 426, "F2", "SRAM: NeuroSim's 22 nm cell; high, Jia (JSSC 2020)"),
+        band("reram_cell_f2", 4, 48, 126, "F2", "ReRAM: NeuroSim's 1T1R; low, a cross-point; high, NeuRRAM"),
         LEAKAGE_SCALE,
-    )  # fmt: skip
+    )
 
     kind: Literal["crossbar"] = "crossbar"
     rows: int = Field(ge=1, le=4096)
@@ -134,7 +101,7 @@ class Crossbar(Component):
         return self.rows_on * self.columns
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
-        """`read_cell`: one cell, one read, at reference density; `write_cell`: one cell (ReRAM: write-verify)."""
+        """One cell: `read_cell` once at reference density; `write_cell`, verified if ReRAM."""
         if self.cell == "reram":
             return self._ohmic_pj(action)
         if action == "write_cell":

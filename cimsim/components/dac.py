@@ -22,11 +22,11 @@ class Dac(Component):
     ACTIONS: ClassVar = ("drive",)
     SOURCES: ClassVar = (
         Source(
-            "J. Sun, P. Houshmand, M. Verhelst, ZigZag-IMC, 28 nm: 50 fF per bit and drive, fitted to silicon",
+            "J. Sun et al., ZigZag-IMC, ICCAD 2023, 28 nm: 50 fF per bit and drive, fitted to silicon",
             (CheckPoint({"bits": 8}, ZIGZAG_TECH, "drive", 0.324, 0.001),),
         ),
         Source(
-            f"area: row driver of {NEUROSIM}; 8-bit DAC of BRAHMS (accelergy library); a straight line in bits",
+            f"area, linear in bits: row driver of {NEUROSIM}; 8-bit DAC of BRAHMS (accelergy tables)",
             (
                 CheckPoint({"bits": 1}, Technology(22, 0.85), "area_um2", 417.138 / 128, 0.001),
                 CheckPoint({"bits": 8}, Technology(40, 0.9), "area_um2", 438.0, 0.001),

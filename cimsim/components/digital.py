@@ -13,7 +13,11 @@ from cimsim.scaling import Technology, area_factor, energy_factor
 HOROWITZ_TECH = Technology(45, 0.9)
 INT8_ADD_PJ, INT32_ADD_PJ, INT8_MULTIPLY_PJ = 0.03, 0.1, 0.2
 ALADDIN_NM = 40
-ADD32_UM2, COMPARE32_UM2, MULTIPLY8_UM2 = 278.0, 71.0, 6350.0 / 16  # a multiplier's area goes with bits squared
+ADD32_UM2, COMPARE32_UM2, MULTIPLY8_UM2 = (
+    278.0,
+    71.0,
+    6350.0 / 16,
+)  # a multiplier's area goes with bits squared
 
 # One element: activation = multiply and add (requantize), pool = compare, alu = one 32-bit addition.
 OP_PJ = {"activation": INT8_MULTIPLY_PJ + INT32_ADD_PJ, "pool": INT8_ADD_PJ, "alu": INT32_ADD_PJ}
@@ -33,14 +37,14 @@ class Digital(Component):
             ),
         ),
         Source(
-            "area: Aladdin (Y. S. Shao et al., ISCA 2014), 40 nm: adder 278, comparator 71, multiplier 6,350 um2, 32 bits",
+            "Y. S. Shao et al., Aladdin, ISCA 2014, 40 nm: adder 278, comparator 71, multiplier 6,350 um2",
             (CheckPoint({"role": "alu", "lanes": 2}, Technology(40, 0.9), "area_um2", 556, 0.001),),
         ),
     )
     ASSUMPTIONS: ClassVar = (LEAKAGE_SCALE,)
 
     kind: Literal["digital"] = "digital"
-    role: Literal["activation", "pool", "alu"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    role: Literal["activation", "pool", "alu"] = "alu"
     lanes: int = Field(ge=1)
 
     @property

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import Assumption, CheckPoint, Component, Source
+from cimsim.component import CheckPoint, Component, Source, band
 from cimsim.scaling import Technology, nominal
 
 
@@ -22,14 +22,7 @@ class Dram(Component):
         ),
     )
     ASSUMPTIONS: ClassVar = (
-        Assumption(
-            name="energy_pj_per_bit",
-            why="LPDDR4: 10 in CiMFlowSim's set-up, 12.23 in EVA's artifact, 4 for HBM3",
-            low=4,
-            nominal=8,
-            high=12.23,
-            unit="pJ/bit",
-        ),
+        band("energy_pj_per_bit", 4, 8, 12.23, "pJ/bit", "LPDDR4: 10 in CiMFlowSim, 12.23 in EVA; 4 for HBM3"),
     )
 
     kind: Literal["dram"] = "dram"

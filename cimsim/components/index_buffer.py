@@ -21,11 +21,14 @@ class IndexBuffer(SramPriced):
             (
                 CheckPoint(
                     {"capacity_bits": 16_384, "width_bits": 64, "prefetch_blocks": 2},
-                    Technology(22, 0.8), "read_bit", 0.648284 / 64, 0.001,
+                    Technology(22, 0.8),
+                    "read_bit",
+                    0.648284 / 64,
+                    0.001,
                 ),
             ),
         ),
-    )  # fmt: skip
+    )
     ASSUMPTIONS: ClassVar = (LEAKAGE_SCALE,)
 
     kind: Literal["index_buffer"] = "index_buffer"

@@ -1,7 +1,8 @@
 """The adders that turn a lattice code into a vector, without any table.
 
-A code is unpacked to coordinates z; the vector is x = G z minus q times the nearest point of the lattice to x / q
-(J. H. Conway and N. J. A. Sloane, "Fast quantizing and decoding algorithms", IEEE Trans. IT 28, 1982), shifted.
+A code is unpacked to coordinates z; the vector is x = G z minus q times the nearest point of the lattice to
+x / q (J. H. Conway and N. J. A. Sloane, "Fast quantizing and decoding algorithms for lattice quantizers and
+codes", IEEE Trans. Information Theory 28, 1982), shifted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cimsim.scaling import Technology
 
 
 def nearest_dn_additions(n: int) -> int:
-    """Additions of the nearest point of D_n: n roundings, n - 1 for parity, n - 1 comparisons, one correction."""
+    """Nearest point of D_n: n roundings, n - 1 additions for parity, n - 1 comparisons, one correction."""
     return n + (n - 1) + (n - 1) + 1
 
 
@@ -34,12 +35,16 @@ class LatticeDecoder(Component):
 
     ACTIONS: ClassVar = ("decode",)
     SOURCES: ClassVar = (
-        Source("J. H. Conway, N. J. A. Sloane, IEEE Trans. Information Theory 28, 1982: the algorithms counted here"),
+        Source("J. H. Conway and N. J. A. Sloane, IEEE Trans. IT 28, 1982: the algorithms counted here"),
         Source(
             f"8-bit adder: {NEUROSIM}; held to M. Horowitz, ISSCC 2014 (int8 add, 45 nm, 0.9 V: 0.03 pJ)",
             (
                 CheckPoint(  # 23 additions
-                    {"lattices": ["d4"], "ports": 1, "latency_cycles": 1}, Technology(45, 0.9), "decode", 23 * 0.03, 0.2
+                    {"lattices": ["d4"], "ports": 1, "latency_cycles": 1},
+                    Technology(45, 0.9),
+                    "decode",
+                    23 * 0.03,
+                    0.2,
                 ),
             ),
         ),

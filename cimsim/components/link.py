@@ -17,7 +17,7 @@ class Link(Component):
     ACTIONS: ClassVar = ("transfer_bit",)
     SOURCES: ClassVar = (
         Source(
-            "A. Shafiee et al., ISAAC, ISCA 2016, Table I: four HyperTransport links, 6.4 GB/s each, 10.4 W, 22.88 mm2",
+            "A. Shafiee et al., ISCA 2016, Table I: 4 HyperTransport links, 6.4 GB/s each, 10.4 W, 22.88 mm2",
             (
                 CheckPoint({"always_on": False}, nominal(32), "transfer_bit", 50.78, 0.001),
                 CheckPoint({"always_on": False}, nominal(32), "area_um2", 5_720_000, 0.001),

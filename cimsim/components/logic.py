@@ -1,7 +1,7 @@
 """Synthesised logic: adders, flip-flops and their leakage, by node.
 
-Figures: NeuroSim V1.3 engine (X. Peng et al., IEDM 2019), 1 ns cycle, run through hwcomponents-neurosim 1.0.43,
-at the nominal supply of each node. Energy in pJ, area in um2.
+Figures: NeuroSim V1.3 engine (X. Peng et al., IEDM 2019), 1 ns cycle, run through hwcomponents-neurosim
+1.0.43, at the nominal supply of each node. Energy in pJ, area in um2.
 """
 
 from __future__ import annotations
@@ -12,15 +12,25 @@ from cimsim.scaling import Technology, interpolate, nominal_supply_v, supply_fac
 
 NEUROSIM = "X. Peng et al., DNN+NeuroSim, IEDM 2019; V1.3 engine run through hwcomponents-neurosim 1.0.43"
 
-ADDER_8B_PJ = {7: 0.00234722, 22: 0.00857844, 32: 0.016304, 45: 0.0324338, 65: 0.0686694}
-ADDER_8B_UM2 = {7: 1.57067, 22: 11.1235, 32: 23.534, 45: 46.5394, 65: 97.1006}
-SHIFT_ADD_8B_PJ = {7: 0.0223944, 22: 0.0698297, 32: 0.130792, 45: 0.25716, 65: 0.536191}
-SHIFT_ADD_8B_UM2 = {7: 5.75911, 22: 40.7861, 32: 86.2913, 45: 170.644, 65: 356.036}
-FLIP_FLOP_PJ = {7: 0.000835298, 22: 0.00255214, 32: 0.00477034, 45: 0.00936359, 65: 0.0194801}
-FLIP_FLOP_UM2 = {7: 0.174518, 22: 1.23594, 32: 2.61489, 45: 5.17104, 65: 10.789}
+ADDER_8B_PJ: dict[float, float] = {7: 0.00234722, 22: 0.00857844, 32: 0.016304, 45: 0.0324338, 65: 0.0686694}
+ADDER_8B_UM2: dict[float, float] = {7: 1.57067, 22: 11.1235, 32: 23.534, 45: 46.5394, 65: 97.1006}
+SHIFT_ADD_8B_PJ: dict[float, float] = {7: 0.0223944, 22: 0.0698297, 32: 0.130792, 45: 0.25716, 65: 0.536191}
+SHIFT_ADD_8B_UM2: dict[float, float] = {7: 5.75911, 22: 40.7861, 32: 86.2913, 45: 170.644, 65: 356.036}
+FLIP_FLOP_PJ: dict[float, float] = {
+    7: 0.000835298,
+    22: 0.00255214,
+    32: 0.00477034,
+    45: 0.00936359,
+    65: 0.0194801,
+}
+FLIP_FLOP_UM2: dict[float, float] = {7: 0.174518, 22: 1.23594, 32: 2.61489, 45: 5.17104, 65: 10.789}
 
 # NeuroSim row drivers of a 128 x 128 SRAM array (low-standby-power): leakage over area, uW per um2.
-LEAKAGE_UW_PER_UM2 = {22: 0.0275144 / 417.138, 32: 0.0424175 / 775.623, 65: 0.105413 / 2759.06}
+LEAKAGE_UW_PER_UM2: dict[float, float] = {
+    22: 0.0275144 / 417.138,
+    32: 0.0424175 / 775.623,
+    65: 0.105413 / 2759.06,
+}
 
 
 def energy_at(table_pj: Mapping[float, float], tech: Technology) -> float:

@@ -12,7 +12,7 @@ from cimsim.scaling import Technology, nominal
 
 
 class Register(Component):
-    """`capacity_bits` of flip-flops, `width_bits` moved per access; a read and a write each clock one flip-flop."""
+    """`capacity_bits` of flip-flops, `width_bits` per access; each read or write clocks its flip-flop."""
 
     ACTIONS: ClassVar = ("read_bit", "write_bit")
     SOURCES: ClassVar = (
@@ -21,7 +21,7 @@ class Register(Component):
             (CheckPoint({"capacity_bits": 1, "width_bits": 1}, nominal(22), "read_bit", 0.00255214, 0.001),),
         ),
         Source(
-            "Aladdin (Y. S. Shao et al., ISCA 2014), 40 nm: 9 fJ and 5.98 um2 per register bit, another library",
+            "Y. S. Shao et al., Aladdin, ISCA 2014, 40 nm: 9 fJ and 5.98 um2 per bit, another library",
             (
                 CheckPoint({"capacity_bits": 1, "width_bits": 1}, nominal(40), "write_bit", 0.009, 0.3),
                 CheckPoint({"capacity_bits": 1, "width_bits": 1}, nominal(40), "area_um2", 5.98, 0.35),

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import Assumption, CheckPoint, Component, Source
+from cimsim.component import CheckPoint, Component, Source, band
 from cimsim.scaling import Technology, area_factor, energy_factor, nominal
 
 ISAAC_TECH = nominal(32)
@@ -17,31 +17,34 @@ TOGGLE_SHARE = 0.25  # random data: half the bits toggle, and half of these draw
 
 
 class Router(Component):
-    """Moves flits of `flit_bits`; a hop takes `hop_cycles` of `clock`, router and link of `link_mm` included."""
+    """Moves flits of `flit_bits`; a hop (router and link of `link_mm`) takes `hop_cycles` of `clock`."""
 
     ACTIONS: ClassVar = ("hop_bit",)
     SOURCES: ClassVar = (
         Source(
-            "A. Shafiee et al., ISAAC, ISCA 2016, Table I: 8 ports of 32 bits, 0.151 mm2; 20.74 pJ per 256 bits",
+            "A. Shafiee et al., ISCA 2016, Table I: 8 ports of 32 bits, 0.151 mm2; accelergy: 0.081 pJ/bit",
             (
                 CheckPoint(
                     {"flit_bits": 32, "ports": 8, "clock": "digital", "hop_cycles": 1, "link_mm": 0},
-                    ISAAC_TECH, "hop_bit", 0.081, 0.005,
+                    ISAAC_TECH,
+                    "hop_bit",
+                    0.081,
+                    0.005,
                 ),
                 CheckPoint(
                     {"flit_bits": 32, "ports": 8, "clock": "digital", "hop_cycles": 1, "link_mm": 0},
-                    ISAAC_TECH, "area_um2", 151_000, 0.001,
+                    ISAAC_TECH,
+                    "area_um2",
+                    151_000,
+                    0.001,
                 ),
             ),
         ),
         Source("wire capacitance 0.2 fF per um: NeuroSim V1.3 (X. Peng et al., IEDM 2019)"),
-    )  # fmt: skip
+    )
     ASSUMPTIONS: ClassVar = (
-        Assumption(
-            name="link_mm", why="distance between routers: floor plans are not modelled", low=0.1, nominal=0.5,
-            high=2.0, unit="mm",
-        ),
-    )  # fmt: skip
+        band("link_mm", 0.1, 0.5, 2.0, "mm", "distance between routers: floor plans are not modelled"),
+    )
 
     kind: Literal["router"] = "router"
     flit_bits: int = Field(ge=1)

@@ -18,7 +18,7 @@ class SampleHold(Component):
     ACTIONS: ClassVar = ("sample",)
     SOURCES: ClassVar = (
         Source(
-            "A. Shafiee et al., ISAAC, ISCA 2016, Table I: 1,024 sample-and-holds, 0.01 mW, 0.00004 mm2, 100 ns",
+            "A. Shafiee et al., ISCA 2016, Table I: 1,024 sample-and-holds, 0.01 mW, 0.00004 mm2, 100 ns",
             (
                 CheckPoint({}, nominal(ISAAC_NM), "sample", 9.77e-4, 0.005),
                 CheckPoint({}, nominal(ISAAC_NM), "area_um2", 0.039, 0.01),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cimsim.scaling import Technology, area_factor, energy_factor, interpolate, supply_factor
 
-CACTI = "R. Balasubramonian et al., CACTI 7, ACM TACO 14(2), 2017; ITRS-LSTP, 1 RW port, 300 K, hwcomponents-cacti 1.0.40"
+CACTI = "R. Balasubramonian et al., CACTI 7, ACM TACO 14(2), 2017 (ITRS-LSTP; by hwcomponents-cacti 1.0.40)"
 
 
 class SramFigures(NamedTuple):
@@ -50,9 +50,10 @@ def _point(row: Mapping[str, str]) -> SramPoint:
 def sram_figures(
     capacity_bits: int, width_bits: int, tech: Technology, points: tuple[SramPoint, ...] | None = None
 ) -> SramFigures:
-    """Figures of one SRAM: log-log in size, then width, then node (22 to 65 nm; outside, Stillmaker and Baas 2017).
+    """Figures of one SRAM: log-log in size, then width, then node.
 
-    `points` replaces the shipped table. Energy follows V^2 and leakage V from each node's CACTI supply.
+    The table reaches from 22 to 65 nm; beyond, Stillmaker and Baas 2017. Energy follows V^2 and leakage V from
+    each node's CACTI supply. `points` replaces the shipped table.
     """
     rows = points or cacti_points()
     nodes = sorted({row.node_nm for row in rows})
@@ -69,8 +70,8 @@ def _at_node(
 ) -> SramFigures:
     here = [row for row in rows if row.node_nm == node]
     by_width = {
-        width: _blend({r.capacity_bits: r.figures for r in here if r.width_bits == width}, capacity_bits)
-        for width in sorted({row.width_bits for row in here})
+        width: _blend({float(r.capacity_bits): r.figures for r in here if r.width_bits == width}, capacity_bits)
+        for width in sorted({float(row.width_bits) for row in here})
     }
     read, write, area, leak = _blend(by_width, width_bits)
     energy, current = supply_factor(here[0].supply_v, supply_v), supply_v / here[0].supply_v

@@ -18,8 +18,9 @@ from workloads.format import WeightFormat
 
 
 class _Saved(NamedTuple):
-    ratio: Tensor  # w / s
-    codes: Tensor  # its rounded, clipped value
+    codes: Tensor  # w / s rounded and clipped
+    is_inside: Tensor  # whether w / s was inside the clip
+    slope: Tensor  # d w_q / d s
     sign: Tensor  # of the step parameter, [O]
 
 
@@ -40,8 +41,9 @@ class LinearQuantizer(Quantizer):
         scale = per_channel(self.scale(), w)
         ratio = w / scale
         codes = ratio.round().clamp_(-self.q_n, self.q_p)
+        is_inside = (ratio >= -self.q_n) & (ratio <= self.q_p)
         sign = torch.where(self.step.detach() < 0, -1.0, 1.0)
-        return codes * scale, _Saved(ratio, codes, sign)
+        return codes * scale, _Saved(codes, is_inside, codes - ratio.mul_(is_inside), sign)
 
     def encode(self, w: Tensor) -> Encoded:
         require_finite(w)
@@ -53,12 +55,10 @@ class LinearQuantizer(Quantizer):
         return (self.step,)
 
     def weight_gradient(self, grad: Tensor, saved: _Saved) -> Tensor:
-        return grad * ((saved.ratio >= -self.q_n) & (saved.ratio <= self.q_p))
+        return grad * saved.is_inside
 
     def parameter_gradients(self, grad: Tensor, saved: _Saved) -> tuple[Tensor, ...]:
-        is_inside = (saved.ratio >= -self.q_n) & (saved.ratio <= self.q_p)
-        slope = saved.codes - saved.ratio * is_inside
-        per_channel_sum = (grad * slope).flatten(1).sum(1)
+        per_channel_sum = (grad * saved.slope).flatten(1).sum(1)
         return (per_channel_sum * saved.sign / sqrt(grad[0].numel() * self.q_p),)
 
 

@@ -1,0 +1,187 @@
+"""The main job: float training, supernet, search, fine-tuning, measurement; every step leaves its result on disk."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cimsim import __version__
+from cimsim.engine import layer_works
+from cimsim.planfile import read_plan
+from cimsim.rundir import RunDir
+from cimsim.spec import Chip, load_chip
+from cimsim.study import ChipChoice, Study
+from cimsim.table import CostTable, build_table
+from qat import stages
+from qat.jobs import Job, run_jobs
+from qat.nas import Budgets
+from workloads.errors import InputError
+from workloads.layer import Network
+from workloads.plan import Plan
+
+PACKAGES = ("torch", "numpy", "numba", "simpy", "pydantic", "scikit-learn", "dask")
+
+
+def run_codesign(study: Study, run_dir: Path | None = None, workers: int | None = None) -> RunDir:
+    """Everything a study asks for. Raises InputError before any training if a budget cannot be met."""
+    network = study.load_network()
+    tables = {choice.chip: table_for(study, network, load_chip(choice.chip)) for choice in study.chips}
+    _check_budgets(study, tables)
+    run = open_run(study, run_dir)
+    for name, table in tables.items():
+        run.write_json(f"table/{name}.json", table.to_dict())
+    jobs = plan_jobs(study, tables, run.path)
+    if not all(stages.is_done(run.path, job) for job in jobs):
+        run_jobs(jobs, workers or study.workers, run.path)
+    run.render_results()
+    return run
+
+
+def open_run(study: Study, run_dir: Path | None) -> RunDir:
+    """The run's directory, with the resolved study and a manifest of what made it."""
+    return RunDir(run_dir or Path("runs") / study.name).open(study.dump(), manifest(study))
+
+
+def manifest(study: Study) -> dict[str, Any]:
+    """Versions, commit, seeds and content hashes."""
+    return {
+        "version": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "chips": {choice.chip: {"hash": load_chip(choice.chip).content_hash()} for choice in study.chips},
+        "data": {"name": study.data},
+        "seeds": list(study.seeds),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    """The commit of this source tree, with `+` if it has changes; `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def table_for(study: Study, network: Network, chip: Chip) -> CostTable:
+    """Costs of every layer in every format the study allows on this chip, in the weight state its plans have.
+
+    The weight state is that of uniform 8-bit weights: what holds these holds every other plan.
+    """
+    return build_table(
+        network, chip, study.formats, held=study.held_layers(network), activation_bits=study.activation_bits,
+        images_per_weight_load=study.images_per_weight_load,
+    )  # fmt: skip
+
+
+def reference_pj(table: CostTable) -> float:
+    """What budgets are fractions of: the dearest allowed format in every layer (8-bit linear, as a rule)."""
+    dearest = [max(value for value in row if value < float("inf")) for row in table.energy_pj.tolist()]
+    return sum(dearest) + table.fixed_energy_pj
+
+
+def _check_budgets(study: Study, tables: dict[str, CostTable]) -> None:
+    """A budget that no plan can meet is refused before any work, with the least one that can be met."""
+    problems = []
+    for i, choice in enumerate(study.chips):
+        table = tables[choice.chip]
+        least = table.minimum_pj() / reference_pj(table)
+        problems += [
+            f"chips.{i} ({choice.chip}): budgets = {budget}: no plan needs less than {least:.4f} of the reference "
+            f"{reference_pj(table) / 1e3:.4g} nJ; raise the budget or allow cheaper formats"
+            for budget in study.budgets_of(choice)
+            if budget < least
+        ]
+    if problems:
+        raise InputError(study.name, problems)
+
+
+def target_of(choice: ChipChoice, table: CostTable, study: Study, fraction: float) -> stages.Target:
+    """The budget in absolute costs."""
+    latency, area = (
+        None if share is None else share * float(np.where(np.isfinite(a), a, 0.0).max(axis=1).sum())
+        for share, a in ((study.latency_budget, table.latency_ns), (study.area_budget, table.area_um2))
+    )
+    return stages.Target(choice, table, fraction, Budgets(fraction * reference_pj(table), latency, area))
+
+
+def plan_jobs(study: Study, tables: dict[str, CostTable], run: Path) -> list[Job]:
+    """All jobs, those that others need first, long chains before short ones."""
+    jobs = [stages.float_job(study, run, seed) for seed in study.seeds]
+    warm = [stages.warm_job(study, run, tables[c.chip], seed) for seed in study.seeds for c in study.chips]
+    jobs += {job.key: job for job in warm}.values()
+    for seed in study.seeds:
+        for choice in study.chips:
+            for fraction in study.budgets_of(choice):
+                target = target_of(choice, tables[choice.chip], study, fraction)
+                jobs.append(stages.search_job(study, run, target, seed))
+        jobs += [job for fmt in study.baselines for job in _baseline(study, tables, run, fmt, seed)]
+    return jobs
+
+
+def _baseline(study: Study, tables: dict[str, CostTable], run: Path, fmt: str, seed: int) -> list[Job]:
+    """One uniform plan, measured on every chip that takes the format."""
+    network = study.load_network()
+    names = [layer.name for layer in network.layers]
+    skip = {name: study.first_last for name in (names[0], names[-1])} if study.first_last else None
+    plan = Plan.uniform(network, fmt, skip, activation_bits=study.activation_bits)
+    chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
+    kind = "uniform" if fmt.startswith("linear") else "all_vq"
+    return [stages.plan_job(study, run, kind, plan, chips, seed)] if chips else []
+
+
+def runs_on(plan: Plan, chip: Chip, network: Network) -> bool:
+    """Whether the chip can hold and decode every layer of the plan."""
+    try:
+        layer_works(network, chip, plan)
+    except InputError:
+        return False
+    return True
+
+
+def choice_of(study: Study, chip: str) -> ChipChoice:
+    """The study's entry for this chip. Raises InputError that lists the study's chips."""
+    for choice in study.chips:
+        if choice.chip == chip:
+            return choice
+    raise InputError("--chip", [f"{chip!r}: the study has {', '.join(c.chip for c in study.chips)}"])
+
+
+def search_one(study: Study, chip: str, budget: float, seed: int, run_dir: Path | None) -> Plan:
+    """One search of a study, with what it needs; the plan is also in the run's `plans/`."""
+    choice = choice_of(study, chip).model_copy(update={"budgets": (budget,)})
+    table = table_for(study, study.load_network(), load_chip(chip))
+    _check_budgets(study.model_copy(update={"chips": (choice,)}), {chip: table})
+    run = open_run(study, run_dir)
+    job = stages.search_job(study, run.path, target_of(choice, table, study, budget), seed, plan_only=True)
+    needs = [stages.float_job(study, run.path, seed), stages.warm_job(study, run.path, table, seed)]
+    run_jobs([*needs, job], 1, run.path)
+    return Plan(**run.read_json(f"plans/{job.key}.json"))
+
+
+def train_one(study: Study, plan_text: str, seed: int, run_dir: Path | None) -> list[dict[str, Any]]:
+    """Train one plan of a study and measure it on every chip of the study that can run it."""
+    network = study.load_network()
+    plan = read_plan(plan_text, network)
+    chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
+    if not chips:
+        layer_works(network, load_chip(study.chips[0].chip), plan)  # raises the reasons
+    run = open_run(study, run_dir)
+    job = stages.plan_job(study, run.path, "train", plan, chips, seed)
+    run_jobs([stages.float_job(study, run.path, seed), job], 1, run.path)
+    return [row for row in run.rows() if row["job"] == job.key]

@@ -1,0 +1,78 @@
+"""A finished network on a chip: accuracy ideal and through the arrays, and the cost of the whole plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cimsim.cost import CostReport
+from cimsim.engine import simulate_timeline
+from cimsim.events import Timeline
+from cimsim.rates import array_numbers
+from cimsim.spec import Chip
+from qat.artifact import Artifact
+from qat.evaluate import accuracy, calibrate_adc, collect
+from workloads.datasets import load
+
+
+class Measured(NamedTuple):
+    """`report` has measured densities, `assumed_pj` is its energy with the table's assumed ones."""
+
+    artifact: Artifact  # with the converter steps of this chip in its plan
+    report: CostReport
+    timeline: Timeline
+    assumed_pj: float
+    ideal_accuracy: float
+    array_accuracy: float
+
+
+def read_test(data: str, log: Path, purpose: str, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """The only place that opens the test set: uint8 images and labels; each reading is logged."""
+    test = load(data)
+    with log.open("a") as file:
+        file.write(json.dumps({"purpose": purpose, "images": min(images, len(test.test_y))}) + "\n")
+    return test.test_x[:images], test.test_y[:images]
+
+
+def measure(artifact: Artifact, chip: Chip, calibration: np.ndarray, test: tuple[np.ndarray, np.ndarray],
+            images_per_weight_load: float | None, ideal_accuracy: float | None = None) -> Measured:  # fmt: skip
+    """Freeze converter steps on `calibration` (uint8 training images), then run the test images and simulate.
+
+    `ideal_accuracy` does not depend on the chip and is measured only when not given.
+    """
+    numbers = array_numbers(chip)
+    artifact = calibrate_adc(artifact, calibration, numbers)
+    densities = {
+        name: {"input": found.input_ones, "cell": found.cell_mean}
+        for name, found in collect(artifact, calibration, numbers).items()
+    }
+    report, timeline = simulate_timeline(
+        artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load, densities=densities
+    )
+    assumed, _ = simulate_timeline(
+        artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load
+    )
+    ideal = accuracy(artifact, *test) if ideal_accuracy is None else ideal_accuracy
+    return Measured(artifact, report, timeline, assumed.energy_pj, ideal, accuracy(artifact, *test, numbers))
+
+
+def cost_columns(measured: Measured) -> dict[str, Any]:
+    """The measured columns of a result row."""
+    report = measured.report
+    return {
+        "energy_pj": report.energy_pj,
+        "dynamic_pj": report.dynamic_pj,
+        "leakage_pj": report.leakage_pj,
+        "always_on_pj": report.always_on_pj,
+        "latency_ns": report.latency_ns,
+        "interval_ns": report.interval_ns,
+        "area_mm2": report.area_um2 / 1e6,
+        "area_used_mm2": report.area_used_um2 / 1e6,
+        "bits_per_weight": measured.artifact.plan.bits(measured.artifact.network).bits_per_weight,
+        "ideal_accuracy": measured.ideal_accuracy,
+        "array_accuracy": measured.array_accuracy,
+        "density_gap": report.energy_pj / measured.assumed_pj - 1,
+    }

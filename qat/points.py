@@ -1,0 +1,86 @@
+"""One trained plan as rows of the results: on each of its chips, and on the variants of that chip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from cimsim.rundir import RunDir, content_key
+from cimsim.spec import load_chip
+from cimsim.study import ChipChoice, Study
+from cimsim.table import CostTable
+from cimsim.trace import write_trace
+from qat import artifact as artifacts
+from qat.evaluate import accuracy as integer_accuracy
+from qat.measure import Measured, cost_columns, measure, read_test
+from qat.train import Part, TrainingData, accuracy
+from workloads.plan import Plan
+
+
+class Point(NamedTuple):
+    """A plan to measure: where it came from, its chips, and the columns its search already knows."""
+
+    key: str
+    kind: str
+    label: str
+    plan: Plan
+    seed: int
+    chips: tuple[ChipChoice, ...]
+    columns: dict[str, Any]
+
+
+def measure_point(study: Study, run: RunDir, point: Point, weights: str, data: TrainingData,
+                  float_model: Callable[[], nn.Module]) -> None:  # fmt: skip
+    """Write one row per chip and variant that is not there yet."""
+    artifact = artifacts.load(run.path / weights)
+    calibration = data.train.x[: study.train.calibration_images].numpy()
+    test = read_test(study.data, run.path / "test_reads.jsonl", point.key, study.train.test_images)
+    ideal = integer_accuracy(artifact, *test)
+    part = Part(torch.from_numpy(test[0]), torch.from_numpy(test[1]))
+    common = point.columns | {"float_accuracy": accuracy(float_model(), part), "test_images": len(test[1]), "weights": weights}
+    for choice in point.chips:
+        for variant in [{}, *(choice.variants() if is_varied(study, point, choice) else [])]:
+            key = content_key(point.key, choice.chip, variant)
+            if run.has(f"rows/{key}.json"):
+                continue
+            chip = load_chip(choice.chip, variant)
+            measured = measure(artifact, chip, calibration, test, study.images_per_weight_load, ideal)
+            _write(run, point, key, choice, variant, measured, common)
+
+
+def is_varied(study: Study, point: Point, choice: ChipChoice) -> bool:
+    """The sweep shows its knobs on two plans: uniform 4 bit, and the search at the middle budget."""
+    budgets = study.budgets_of(choice)
+    middle = sorted(budgets)[len(budgets) // 2]
+    return point.label == "uniform linear-4" or point.columns.get("budget_fraction") == middle
+
+
+def _write(run: RunDir, point: Point, key: str, choice: ChipChoice, variant: dict[str, Any], measured: Measured,
+           common: dict[str, Any]) -> None:  # fmt: skip
+    """The row comes last: when it is there, everything it names is there."""
+    run.write_json(f"plans/{key}.json", measured.artifact.plan.model_dump())
+    run.write_json(f"costs/{key}.json", measured.report.to_dict())
+    write_trace(measured.timeline, run.path / f"timeline/{key}.json")
+    row = common | cost_columns(measured) | {
+        "key": key, "job": point.key, "kind": "variant" if variant else point.kind, "label": point.label,
+        "chip": choice.chip, "vary": ",".join(f"{k}={v}" for k, v in variant.items()), "seed": point.seed,
+        "plan": f"{key}.json",
+    }  # fmt: skip
+    if "budget_pj" in common:
+        row["met"] = measured.report.energy_pj <= common["budget_pj"]
+    run.write_row(row | _contention(run, measured, choice) if not variant else row)
+
+
+def _contention(run: RunDir, measured: Measured, choice: ChipChoice) -> dict[str, float]:
+    """The whole simulation against the sum of the table, with the same assumed densities."""
+    if not run.has(f"table/{choice.chip}.json"):
+        return {}
+    table = CostTable.from_dict(run.read_json(f"table/{choice.chip}.json"))
+    formats = {name: layer.format for name, layer in measured.artifact.plan.layers.items()}
+    if not set(formats.values()) <= set(table.formats):
+        return {}
+    energy, latency, _ = table.cost_of(formats)
+    return {"contention_gap": measured.assumed_pj / energy - 1, "contention_gap_latency": measured.report.latency_ns / latency - 1}

@@ -1,0 +1,53 @@
+"""Fine-tuning: a float network, a plan, and the quantized network with the best validation accuracy."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from cimsim.study import Training
+from qat.attach import calibrate, parameter_groups, quantize
+from qat.nas import INPUT_STEP
+from qat.schemes import Codebook
+from qat.train import Tick, TrainingData, accuracy, batches, one_cycle, set_rate, step_on
+from workloads.plan import Plan
+
+STEP_FACTOR = 0.02  # step sizes are about 1/50 of what they scale, and Adam moves all parameters alike
+
+
+def tune(
+    model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, tick: Tick = lambda images: None
+) -> float:
+    """Quantize `model` by `plan` and train it, in place; returns the validation accuracy it is left with.
+
+    After each epoch the validation images decide whether this state is the best so far.
+    """
+    calibration = data.train.images(slice(0, settings.calibration_images))
+    quantize(model, plan, example_input=calibration[:1], seed=seed)
+    bits = {choice.activation_bits for choice in plan.layers.values()}
+    calibrate(model, calibration, input_step=INPUT_STEP if bits == {8} else None)
+    optimizer = torch.optim.AdamW(tuning_groups(model, settings.tune_lr))
+    total, per_epoch = settings.tune_images // settings.batch, len(data.train.y) // settings.batch
+    best, best_state = -1.0, {}
+    model.train()
+    for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.tune_images, seed + 100)):
+        set_rate(optimizer, one_cycle(step, total, settings.tune_lr))
+        step_on(model, optimizer, data.train.images(index), data.train.y[index], "fine-tuning")
+        tick(settings.batch)
+        if (step + 1) % per_epoch == 0 or step + 1 >= total:
+            score = accuracy(model, data.validation)
+            if score > best:
+                best, best_state = score, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best_state)
+    return best
+
+
+def tuning_groups(model: nn.Module, rate: float) -> list[dict]:
+    """Weights and codebooks at the full rate, step sizes at STEP_FACTOR of it; only weights decay."""
+    own, added = parameter_groups(model, rate, weight_decay=1e-4)
+    books = {id(p) for module in model.modules() if isinstance(module, Codebook) for p in module.parameters()}
+    in_books = [p for p in added["params"] if id(p) in books]
+    steps = [p for p in added["params"] if id(p) not in books]
+    return [own, {**added, "params": in_books}, {**added, "params": steps, "rate_factor": STEP_FACTOR}]
