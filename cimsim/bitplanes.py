@@ -1,12 +1,12 @@
 """Column sums of array reads, counted 64 columns at a time: the compiled half of `cimsim.functional`.
 
-Six bits of input (6 rows at 1 bit, 3 rows at 2 bits, ...) select one row of a table that holds the sums
+A byte of input bits (8 rows at 1 bit, 4 rows at 2 bits, ...) selects one row of a table that holds the sums
 these rows can give (Arlazarov et al., "On economical construction of the transitive closure", 1970). The
 table is built once per row group and read by every input vector and every input step.
 
-Shapes: N vectors, G row groups, S input steps, K table rows picked per step and group (pick k is among the
-`entries` table rows from k * entries on), R = K * rows per pick,
-C columns (plane by plane, output fastest) padded to a multiple of LANES, P planes, O outputs.
+Shapes: N vectors, G row groups, S input steps, K bytes per step and group (byte k picks among the ENTRIES
+table rows from k * ENTRIES on), R = K * rows per byte, C columns (plane by plane, output fastest) padded to a
+multiple of LANES, P planes, O outputs.
 """
 
 from __future__ import annotations
@@ -20,17 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 LANES = 64  # columns per block: two AVX2 registers of bytes, one cache line
-PICK_BITS = 6  # of input per table row: 4 kB of table per pick, so that a group of 256 rows stays in L2
-
-
-def rows_per_pick(dac_bits: int) -> int:
-    """Array rows whose input bits of one step together select a table row."""
-    return max(PICK_BITS // dac_bits, 1)
-
-
-def entries_per_pick(dac_bits: int) -> int:
-    """Table rows one pick chooses from."""
-    return 1 << (dac_bits * rows_per_pick(dac_bits))
+ENTRIES = 256  # values of a byte
 
 
 class Reading(NamedTuple):
@@ -62,7 +52,7 @@ class Columns(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Work space: table [K * entries, LANES] unsigned and partial [LANES] signed."""
+    """Work space: table [K * ENTRIES, LANES] unsigned and partial [LANES] signed."""
 
     table: np.ndarray
     partial: np.ndarray
@@ -73,7 +63,7 @@ def scratch_for(reading: Reading, largest_sum: int, num_picks: int, num_steps: i
     largest_code = min((largest_sum + reading.step // 2) // reading.step, reading.top)
     largest_partial = largest_code * (reading.radix**num_steps - 1) // (reading.radix - 1)
     kind, line = np.min_scalar_type(largest_sum), 64
-    size = num_picks * entries_per_pick(reading.radix.bit_length() - 1) * LANES * kind.itemsize
+    size = num_picks * ENTRIES * LANES * kind.itemsize
     raw = np.empty(size + line, np.uint8)
     first = -raw.ctypes.data % line  # no row of 64 bytes straddles two cache lines
     table = raw[first : first + size].view(kind).reshape(-1, LANES)
@@ -91,7 +81,10 @@ def read_step(table: np.ndarray, picks: np.ndarray, row: int, reading: Reading, 
 
 @overload(read_step)
 def _read_step_compiled(table, picks, row, reading, partial):
-    return lambda table, picks, row, reading, partial: _read_step_vector(table, picks, row, reading, partial)
+    def compiled(table, picks, row, reading, partial):
+        _read_step_vector(table, picks, row, reading, partial)  # pyright: ignore[reportCallIssue]
+
+    return compiled
 
 
 @intrinsic
@@ -99,9 +92,7 @@ def _read_step_vector(typing_context, table, picks, row, reading, partial):
     """`read_step` in LLVM vector code: the loop vectorizer would widen the bytes and spill the sums."""
 
     def codegen(context, builder, signature, args):
-        tables, picked, result = (
-            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4)
-        )
+        tables, picked, result = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4))
         step, top, offset, inverse, radix, _ = cgutils.unpack_tuple(builder, args[3])
         lane = context.get_data_type(signature.args[0].dtype)
         kind = context.get_data_type(signature.args[4].dtype)
@@ -114,9 +105,7 @@ def _read_step_vector(typing_context, table, picks, row, reading, partial):
         codes = builder.select(builder.icmp_unsigned("<", codes, limit), codes, limit)
         where = builder.bitcast(result.data, ir.VectorType(kind, LANES).as_pointer())
         scaled = builder.mul(builder.load(where, align=1), _splat(builder, _resize(builder, radix, kind)))
-        builder.store(
-            builder.add(scaled, _resize(builder, codes, ir.VectorType(kind, LANES))), where, align=1
-        )
+        builder.store(builder.add(scaled, _resize(builder, codes, ir.VectorType(kind, LANES))), where, align=1)
         return context.get_dummy_value()
 
     return types.void(table, picks, types.intp, reading, partial), codegen
@@ -141,9 +130,7 @@ def _splat(builder, scalar):
     """The scalar in all lanes."""
     vector = ir.VectorType(scalar.type, LANES)
     single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
-    return builder.shuffle_vector(
-        single, single, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    )
+    return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
 def _resize(builder, value, kind):
@@ -155,10 +142,10 @@ def _resize(builder, value, kind):
 
 
 def _fill_table(digits, radix, num_picks, table):
-    """table[k * entries + pick] = sum over the pick's rows of digit times cells; digits [R, LANES]."""
-    rows, entries = digits.shape[0] // num_picks, table.shape[0] // num_picks
+    """table[k * ENTRIES + byte] = sum over the byte's rows of its digit times their cells; digits [R, LANES]."""
+    rows = digits.shape[0] // num_picks
     for k in range(num_picks):
-        part = table[k * entries : (k + 1) * entries]
+        part = table[k * ENTRIES : (k + 1) * ENTRIES]
         part[0, :] = 0
         filled = 1
         for row in range(k * rows, (k + 1) * rows):
@@ -169,7 +156,7 @@ def _fill_table(digits, radix, num_picks, table):
 
 
 def _read_columns(columns, picks, reading, scratch, out):
-    """Adds to out [N, O] what the converters return, shifted and added; picks [N * G * S, K].
+    """Adds to out [N, O] what the converters return, shifted and added; picks [G * N * S, K].
 
     Steps are taken most significant first; with `is_signed` the first one weighs negative.
     """
@@ -182,17 +169,19 @@ def _read_columns(columns, picks, reading, scratch, out):
         for group in range(num_groups):
             digits = cells[group, :, first : first + LANES].astype(table.dtype)
             fill_table(digits, reading.radix, picks.shape[1], table)
-            sign = signs[group, first : first + LANES].astype(np.int64)
+            sign = signs[group, first : first + LANES].astype(partial.dtype)
             for n in range(num_vectors):
                 partial[:] = 0
                 for step in range(num_steps - 1, -1, -1):
-                    row = (n * num_groups + group) * num_steps + step
+                    row = (group * num_vectors + n) * num_steps + step
                     read_step(table, picks, row, reading, partial)
                     if reading.is_signed and step == num_steps - 1:
                         for c in range(LANES):
                             partial[c] = -partial[c]
+                for c in range(LANES):  # in the narrow type: vectors have no 64-bit product
+                    partial[c] = sign[c] * partial[c]
                 for c in range(LANES):
-                    codes[n, c] += sign[c] * partial[c]
+                    codes[n, c] += partial[c]
         shift_add(codes, first, weights, out)
 
 
@@ -211,39 +200,27 @@ def _shift_add(codes, first, weights, out):
         column += run
 
 
-def _pack_inputs(x, starts, stops, dac_bits, picks):
-    """Fills picks [N, G, S, K], which select table rows; returns the group sums int64 [N, G].
+def _pick_rows(words, first_step, dac_bits, picks):
+    """Fills picks [G, N, S, K] with table rows, for the steps from `first_step` on that are in `words`.
 
-    One byte of each of up to eight inputs forms a word; the digits of one step are masked out and a
-    multiplication gathers them in the top byte. dac_bits is 1, 2, 4 or 8.
+    words uint64 [N, G, K]: byte i is one byte of row i of the pick. The digits of a step are masked out and a
+    multiplication gathers them in the top byte; dac_bits is 1, 2, 4 or 8.
     """
-    num_vectors, num_groups, num_steps, num_picks = picks.shape
-    rows, steps_per_byte = max(PICK_BITS // dac_bits, 1), 8 // dac_bits
-    entries = 1 << (dac_bits * rows)
+    num_groups, num_vectors, num_steps, num_picks = picks.shape
     mask, gather = np.uint64(0), np.uint64(0)
-    for i in range(rows):
+    for i in range(8 // dac_bits):
         mask |= np.uint64((1 << dac_bits) - 1) << np.uint64(8 * i)
         gather |= np.uint64(1) << np.uint64(56 - 8 * i + dac_bits * i)
-    sums = np.zeros((num_vectors, num_groups), np.int64)
     for n in range(num_vectors):
         for group in range(num_groups):
-            for k in range(num_picks):
-                first = starts[group] + k * rows
-                last = min(first + rows, stops[group])
-                for i in range(first, last):
-                    sums[n, group] += x[n, i]
-                for low in range(0, num_steps, steps_per_byte):
-                    word = np.uint64(0)
-                    for i in range(first, last):
-                        byte = (np.int64(x[n, i]) >> (low * dac_bits)) & 255
-                        word |= np.uint64(byte) << np.uint64(8 * (i - first))
-                    for step in range(low, min(low + steps_per_byte, num_steps)):
-                        digits = (word >> np.uint64((step - low) * dac_bits)) & mask
-                        picks[n, group, step, k] = k * entries + np.int64((digits * gather) >> np.uint64(56))
-    return sums
+            for step in range(first_step, min(first_step + 8 // dac_bits, num_steps)):
+                shift = np.uint64((step - first_step) * dac_bits)
+                for k in range(num_picks):
+                    digits = (words[n, group, k] >> shift) & mask
+                    picks[group, n, step, k] = k * ENTRIES + np.int64((digits * gather) >> np.uint64(56))
 
 
 fill_table = njit(cache=True)(_fill_table)
 shift_add = njit(cache=True)(_shift_add)
 read_columns = njit(cache=True)(_read_columns)
-pack_inputs = njit(cache=True)(_pack_inputs)
+pick_rows = njit(cache=True)(_pick_rows)

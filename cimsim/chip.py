@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cached_property, reduce
 from math import ceil, prod
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -54,7 +54,7 @@ class Part(NamedTuple):
     """One part: `per_level` in each box of its level (a fraction when shared), `instances` in the chip."""
 
     name: str
-    component: Component
+    component: Any  # the Component that its kind names: its own fields are for the reader of that kind
     level_name: str
     per_level: float
     instances: int

@@ -117,9 +117,7 @@ def slice_weights(w: np.ndarray, numbers: ArrayNumbers, weight_bits: int) -> np.
     return np.stack(np.split(digits, 2), axis=-1)
 
 
-def densities(
-    x: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, weight_bits: int, input_bits: int
-) -> Densities:
+def densities(x: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, weight_bits: int, input_bits: int) -> Densities:
     """Mean levels of the input steps of x [N, I] (negative: two's complement) and of the cells of w."""
     counts = np.bincount((x.astype(np.int64) & ((1 << input_bits) - 1)).ravel(), minlength=1)
     values, largest = np.arange(counts.size), (1 << numbers.dac_bits) - 1
@@ -148,9 +146,7 @@ def calibrate_adc_step(
     exact = array_mvm_exact(x_sample, w)
 
     def error(step: int) -> tuple[float, int]:
-        got = array_mvm(
-            x_sample, w, numbers, weight_bits, input_bits, input_signed=input_signed, adc_step=step
-        )
+        got = array_mvm(x_sample, w, numbers, weight_bits, input_bits, input_signed=input_signed, adc_step=step)
         return float(np.square((got - exact).astype(np.float64)).sum()), step
 
     if last == 1:
@@ -165,12 +161,11 @@ class _Machine:
     """A stored matrix laid out for the kernels: columns are (plane, output), padded to whole blocks."""
 
     def __init__(self, stored: StoredWeights, numbers: ArrayNumbers, inputs: tuple[int, bool], adc_step: int):
-        num_planes, num_inputs, num_outputs = stored.digits.shape
+        num_planes, num_inputs, self.num_outputs = stored.digits.shape
         input_bits, is_signed = inputs
         self.dac_bits, self.num_steps = numbers.dac_bits, -(-input_bits // numbers.dac_bits)
-        self.input_type = np.dtype(f"{'i' if is_signed else 'u'}{1 if input_bits <= 8 else 2}")
         self.starts, self.stops = _row_groups(num_inputs, numbers)
-        rows, used = bitplanes.rows_per_pick(numbers.dac_bits), num_planes * num_outputs
+        rows, used = 8 // numbers.dac_bits, num_planes * self.num_outputs
         self.num_picks = -(-int((self.stops - self.starts).max(initial=0)) // rows)
         num_groups, num_columns = len(self.starts), -(-used // bitplanes.LANES) * bitplanes.LANES
         cells = np.zeros((num_groups, self.num_picks * rows, num_columns), np.uint8)
@@ -190,14 +185,26 @@ class _Machine:
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """x [N, I] in range -> int64 [N, O]."""
-        kind = np.min_scalar_type(max(len(self.scratch.table) - 1, 0))
-        picks = np.empty((len(x), len(self.starts), self.num_steps, self.num_picks), kind)
-        x = np.ascontiguousarray(x, self.input_type)
-        sums = bitplanes.pack_inputs(x, self.starts, self.stops, self.dac_bits, picks)
-        out = array_mvm_exact(sums, self.corrections)
-        picks = picks.reshape(-1, self.num_picks)
-        bitplanes.read_columns(self.columns, picks, self.reading, self.scratch, out)
+        out = np.zeros((len(x), self.num_outputs), np.int64)
+        if self.corrections.any():
+            of_group = (np.arange(x.shape[1])[:, None] >= self.starts) & (np.arange(x.shape[1])[:, None] < self.stops)
+            out += array_mvm_exact(array_mvm_exact(x, of_group), self.corrections)
+        bitplanes.read_columns(self.columns, self._picks(x), self.reading, self.scratch, out)
         return out
+
+    def _picks(self, x: np.ndarray) -> np.ndarray:
+        """The table rows that the bits of x [N, I] select: [G * N * S, K]."""
+        rows, num_groups = self.columns.cells.shape[1] // self.num_picks, len(self.starts)
+        kind = np.min_scalar_type(max(len(self.scratch.table) - 1, 0))
+        picks = np.empty((num_groups, len(x), self.num_steps, self.num_picks), kind)
+        grouped = np.zeros((len(x), num_groups, self.num_picks * rows), x.dtype)
+        for group, (start, stop) in enumerate(zip(self.starts, self.stops, strict=True)):
+            grouped[:, group, : stop - start] = x[:, start:stop]
+        words = np.zeros((len(x), num_groups, self.num_picks, 8), np.uint8)
+        for byte, first_step in enumerate(range(0, self.num_steps, 8 // self.dac_bits)):
+            words[..., :rows] = (grouped >> (8 * byte)).astype(np.uint8).reshape(*words.shape[:3], rows)
+            bitplanes.pick_rows(words.view("<u8")[..., 0], first_step, self.dac_bits, picks)
+        return picks.reshape(-1, self.num_picks)
 
 
 def _store(w: np.ndarray, numbers: ArrayNumbers, weight_bits: int) -> StoredWeights:

@@ -110,9 +110,7 @@ class _FakeQuantize(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return grad_inside, None, None
         # sum of g * (integer - ratio inside, integer outside)
-        slope = torch.dot(grad.flatten(), ctx.integers.flatten()) - torch.dot(
-            grad_inside.flatten(), ratio.flatten()
-        )
+        slope = torch.dot(grad.flatten(), ctx.integers.flatten()) - torch.dot(grad_inside.flatten(), ratio.flatten())
         return grad_inside, slope * ctx.sign / sqrt(x[0].numel() * max(high, 1)), None
 
 
@@ -129,7 +127,5 @@ def _best_step(values: Tensor, bounds: tuple[int, int]) -> Tensor:
     if float(values.abs().max()) == 0:
         return torch.tensor(1.0 / max(high, 1))
     steps = full * torch.logspace(-1.3, 0, _NUM_STEPS)
-    errors = [
-        ((values / s + 0.5).floor().clamp(low, high) * s - values).square().mean() for s in steps
-    ]
+    errors = [((values / s + 0.5).floor().clamp(low, high) * s - values).square().mean() for s in steps]
     return steps[int(torch.stack(errors).argmin())]

@@ -36,8 +36,8 @@ class Grid(Frozen):
     signed: bool
 
     def finer(self) -> Grid:
-        """16 signed bits of which 4 are a fraction of this step: for values that are not yet averaged."""
-        return Grid(step=self.step / 16, bits=16, signed=True)
+        """24 signed bits, 8 of them below this step: for values whose mean will lie on this grid."""
+        return Grid(step=self.step / 256, bits=24, signed=True)
 
     @property
     def dtype(self) -> np.dtype:
@@ -185,9 +185,7 @@ def load(path: Path) -> Artifact:
     stamp = _read_stamp(where, text)
     artifact = _assemble(where, stamp.header, tensors)
     if stamp.sha256 != _digest(stamp.header, tensors):
-        raise InputError(
-            where, [f"sha256 = {stamp.sha256}: is not that of the content ({REMEDY})"]
-        )
+        raise InputError(where, [f"sha256 = {stamp.sha256}: is not that of the content ({REMEDY})"])
     return artifact
 
 

@@ -117,8 +117,8 @@ def _key(source: str) -> str:
 
 def activation_quantizers(model: nn.Module) -> dict[str, ActivationQuantizer]:
     """Source tensor (a node's name, or `input`) -> its quantizer; empty if activations are float."""
-    found = getattr(model, ACTIVATIONS, nn.ModuleDict())
-    return {key.replace("/", "."): module for key, module in found.items()}
+    found = getattr(model, ACTIVATIONS, {})
+    return {key.replace("/", "."): module for key, module in found.items()}  # pyright: ignore[reportReturnType]
 
 
 def calibrate(model: nn.Module, *inputs: Tensor, input_step: float | None = None) -> None:

@@ -92,8 +92,7 @@ def calibrate_adc(artifact: Artifact, x: NDArray[np.uint8], numbers: ArrayNumber
         bits = layers[layer.name].weight_format.array_bits
         sample = x_GMI[:, :: -(-x_GMI.shape[1] // MAX_SAMPLE)]
         steps = [
-            calibrate_adc_step(x, w, numbers, bits, grid.bits, grid.signed)
-            for x, w in zip(sample, w_GIO, strict=True)
+            calibrate_adc_step(x, w, numbers, bits, grid.bits, grid.signed) for x, w in zip(sample, w_GIO, strict=True)
         ]
         layers[layer.name] = layers[layer.name].model_copy(update={"adc_step": max(steps)})
         return _through_arrays(layers[layer.name], grid, x_GMI, w_GIO, numbers)
@@ -135,6 +134,8 @@ def _product(artifact: Artifact, numbers: ArrayNumbers | None) -> Product:
 
 
 def _exact(x_GMI: NDArray, w_GIO: NDArray) -> NDArray[np.int64]:
+    if len(w_GIO) == 1:
+        return array_mvm_exact(x_GMI[0], w_GIO[0])
     return np.concatenate([array_mvm_exact(x, w) for x, w in zip(x_GMI, w_GIO, strict=True)], axis=1)
 
 
@@ -149,7 +150,7 @@ def _through_arrays(
     return np.concatenate(parts, axis=1)
 
 
-def _layer(artifact: Artifact, node: Node, x: NDArray, w_GIO: NDArray, product: Product) -> NDArray[np.int64]:
+def _layer(artifact: Artifact, node: Node, x: NDArray, w_GIO: NDArray, product: Product) -> NDArray[np.integer]:
     layer, stored = node.layer, artifact.layers[node.name]
     assert layer is not None
     x = x.reshape(len(x), layer.in_channels, *layer.in_size)  # a flatten has no node of its own
@@ -157,7 +158,8 @@ def _layer(artifact: Artifact, node: Node, x: NDArray, w_GIO: NDArray, product: 
     x_GMI = columns.reshape(-1, layer.groups, layer.num_inputs).swapaxes(0, 1)
     acc_MO = product(layer, artifact.grids[node.inputs[0]], x_GMI, w_GIO)
     rescale = Rescale(stored.multiplier, stored.shift, stored.bias)
-    y_MO = requantize(acc_MO, rescale, *_range(node, artifact.grids[node.name]))
+    grid = artifact.grids[node.name]
+    y_MO = requantize(acc_MO, rescale, *_range(node, grid), grid.dtype)
     y = y_MO.reshape(len(x), *layer.out_size, layer.num_outputs)
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
 
@@ -201,7 +203,7 @@ def _check(artifact: Artifact, x: NDArray) -> None:
         for node in network.nodes
         if node.op not in EXACT_OPS
     ]
-    if x.dtype != np.uint8 or x[0].size != np.prod(network.input_shape):
-        problems.append(f"x = {x.dtype}{list(x.shape)}: must be uint8[N, {network.input_shape}]")
+    if x.dtype != np.uint8 or x.shape[1:] != network.input_shape or not len(x):
+        problems.append(f"x = {x.dtype}{list(x.shape)}: must be uint8[N, C, H, W] of {network.input_shape}, N >= 1")
     if problems:
         raise InputError(network.name, problems)

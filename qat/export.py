@@ -44,9 +44,7 @@ class RealLayer(NamedTuple):
         return max(int(np.abs(self.integers.astype(np.int64)).sum(1).max()) * max(x.high, -x.low), 1)
 
 
-def export(
-    model: nn.Module, plan: Plan, example_input: Tensor, path: Path | None = None, seed: int = 0
-) -> Artifact:
+def export(model: nn.Module, plan: Plan, example_input: Tensor, path: Path | None = None, seed: int = 0) -> Artifact:
     """The artifact of a model quantized by `qat.attach.quantize` with this plan, and calibrated.
 
     Written to `path` if given; `seed` is only recorded. Raises InputError if the plan is not the model's,
@@ -57,9 +55,7 @@ def export(
     with torch.no_grad():
         books = _books(model, plan)
         encoded = encode_model(model)
-        layers = {
-            name: _real_layer(model, captured, plan, encoded[name], name, books) for name in plan.layers
-        }
+        layers = {name: _real_layer(model, captured, plan, encoded[name], name, books) for name in plan.layers}
     given = {name: _grid(quantizer) for name, quantizer in activation_quantizers(model).items()}
     network = captured.network
     grids = grids_of(network, given, lambda node: _logits_grid(layers[node.name], given[node.inputs[0]]))
@@ -91,9 +87,7 @@ def _check(model: nn.Module, plan: Plan, captured: Capture) -> None:
     wanted = sorted({source for sources in captured.sources.values() for source in sources})
     problems += [f"activations.{name}: has no step ({remedy})" for name in wanted if name not in steps]
     problems += [
-        f"activations.{name}: is not calibrated ({remedy})"
-        for name, q in steps.items()
-        if not q.is_calibrated
+        f"activations.{name}: is not calibrated ({remedy})" for name, q in steps.items() if not q.is_calibrated
     ]
     if problems:
         raise InputError("plan", problems)
@@ -107,9 +101,7 @@ def _books(model: nn.Module, plan: Plan) -> dict[str, NDArray[np.int64]]:
         if quantizer.fmt.has_codebook and table is not None:
             book = books.setdefault(plan.book_id(name), table.numpy())
             if not np.array_equal(book, table.numpy()):
-                raise InputError(
-                    "plan", [f"sharing = {plan.sharing}: layers.{name} has a codebook of its own"]
-                )
+                raise InputError("plan", [f"sharing = {plan.sharing}: layers.{name} has a codebook of its own"])
     return books
 
 

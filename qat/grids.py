@@ -9,9 +9,7 @@ from workloads.errors import InputError
 from workloads.layer import Network, Node
 
 
-def grids_of(
-    network: Network, given: Mapping[str, Grid], logits_grid: Callable[[Node], Grid]
-) -> dict[str, Grid]:
+def grids_of(network: Network, given: Mapping[str, Grid], logits_grid: Callable[[Node], Grid]) -> dict[str, Grid]:
     """Node name (or `input`) -> grid. `given` are the grids of tensors that layers and additions read.
 
     What only a max pool reads lies on the pool's grid, for taking the maximum commutes with rounding.

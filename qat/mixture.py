@@ -165,9 +165,7 @@ def relax(
     return mixtures
 
 
-def _shared_books(
-    model: nn.Module, formats: Mapping[str, Sequence[str]], seed: int
-) -> dict[str, Codebook]:
+def _shared_books(model: nn.Module, formats: Mapping[str, Sequence[str]], seed: int) -> dict[str, Codebook]:
     users: dict[str, list[Tensor]] = {}
     for layer, names in formats.items():
         for name in names:

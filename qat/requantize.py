@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 MULTIPLIER_BITS = 31
 PRODUCT_BITS = 60  # of |bias|, and of |acc * multiplier| before converter errors, which may double it
+BLOCK_ROWS = 8192  # that stay in the cache from one operation to the next
 SUM_BITS = 30  # of an addition's multipliers
 
 
@@ -42,18 +43,25 @@ def rescale_for(ratio: NDArray[np.float64], offset: NDArray[np.float64], bound: 
     return Rescale(multiplier.astype(np.int32), shift.astype(np.int32), bias.astype(np.int64))
 
 
-def requantize(acc: NDArray[np.integer], rescale: Rescale, low: int, high: int) -> NDArray[np.int64]:
-    """Puts sums [..., O] on the output grid: multiply, shift with round half up, clip to [low, high]."""
-    y = acc * rescale.multiplier.astype(np.int64)
-    y += rescale.bias + (np.int64(1) << (rescale.shift.astype(np.int64) - 1))
-    y >>= rescale.shift
-    return np.clip(y, low, high, out=y)
+def requantize(
+    acc: NDArray[np.integer], rescale: Rescale, low: int, high: int, dtype: np.dtype | type = np.int64
+) -> NDArray[np.integer]:
+    """Puts sums [M, O] on the output grid: multiply, add, shift with round half up, clip to [low, high]."""
+    multiplier = rescale.multiplier.astype(np.int64)
+    bias = rescale.bias + (np.int64(1) << (rescale.shift.astype(np.int64) - 1))
+    y = np.empty(acc.shape, dtype)
+    for start in range(0, len(acc), BLOCK_ROWS):
+        part = acc[start : start + BLOCK_ROWS] * multiplier
+        part += bias
+        part >>= rescale.shift
+        y[start : start + BLOCK_ROWS] = np.clip(part, low, high, out=part)
+    return y
 
 
 def add(operands: list[NDArray[np.integer]], ratios: list[float], low: int, high: int) -> NDArray[np.int64]:
     """The sum of integers on grids of their own, in output steps: one shift for all, so rounded once.
 
-    `ratios` are the operands' steps over the output's step; operands must have at most 16 bits.
+    `ratios` are the operands' steps over the output's step; operands have at most 24 bits.
     """
     shift = SUM_BITS - int(np.frexp(max(ratios))[1])
     if not 1 <= shift <= PRODUCT_BITS:

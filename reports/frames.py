@@ -17,7 +17,7 @@ NUMBERS = (
     "seed", "budget_fraction", "budget_pj", "energy_pj", "dynamic_pj", "leakage_pj", "always_on_pj",
     "latency_ns", "interval_ns", "area_mm2", "area_used_mm2", "bits_per_weight", "float_accuracy",
     "ideal_accuracy", "array_accuracy", "test_images", "relaxation_gap", "discretization_gap",
-    "contention_gap",
+    "contention_gap", "contention_gap_latency",
 )  # fmt: skip
 REQUIRED = ("key", "kind", "label", "chip", "energy_pj")
 KINDS = ("search", "uniform", "all_vq", "random", "variant")
@@ -115,6 +115,19 @@ def components_pj(cost: dict) -> dict[str, float]:
         is_leakage = abs(rest - cost.get("leakage_pj", 0.0)) < 1e-3 * cost["energy_pj"]
         parts["leakage" if is_leakage else "not attributed"] += rest
     return dict(parts)
+
+
+def masked_formats(run: Run, chip: str) -> list[tuple[str, str, str]]:
+    """(format, layers, reason) of what the chip's cost table masks; its keys are `format` or `layer/format`."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for key, reason in run.tables.get(chip, {}).get("masked", {}).items():
+        layer, _, name = key.rpartition("/")
+        layers.setdefault((name, reason), []).append(layer or "all")
+    return [(name, _few(names), reason) for (name, reason), names in layers.items()]
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _folder(path: Path) -> dict[str, dict]:

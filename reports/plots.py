@@ -44,7 +44,9 @@ def plot_front(rows: list[dict], path: Path) -> list[Path]:
     ]
     if problems or not rows:
         raise InputError("rows", problems or ["(empty): must hold at least one evaluation"])
-    filled = [{"kind": "search", "label": f"point {i + 1}", "seed": 0} | row for i, row in enumerate(rows)]
+    filled = [
+        {"key": str(i), "kind": "search", "label": f"point {i + 1}", "seed": 0} | row for i, row in enumerate(rows)
+    ]
     return pareto_figure(tidy(pd.DataFrame(filled), "rows"), path)
 
 
@@ -71,7 +73,7 @@ def _front(points: Frame) -> Figure:
             mec="white",
         )
         labels.append(_label(row, chips[row["chip"]]))
-    _float_line(axes, points)
+    obstacles += _float_line(axes, points)
     place_labels(axes, labels, np.array(obstacles).reshape(-1, 2))
     _legend(figure, chips, points)
     return figure
@@ -135,19 +137,25 @@ def _label(row: Any, colour: str) -> Label:
     return Label(row["energy_pj"], row["y"], short_label(row["label"]) + below, colour)
 
 
-def _float_line(axes: Axes, points: Frame) -> None:
+def _float_line(axes: Axes, points: Frame) -> list[tuple[float, float]]:
+    """The float network's accuracy as a dashed line; returns points along it."""
     accuracy = points["float_accuracy"].mean()
-    if not np.isnan(accuracy):
-        axes.axhline(accuracy, ls="--", lw=1, color=FAINT, zorder=1)
-        axes.annotate(
-            f"float network {100 * accuracy:.1f} %", (1, accuracy), (0, 3), textcoords="offset points",
-            xycoords=("axes fraction", "data"), ha="right", fontsize=8, color="#52606D",
-        )  # fmt: skip
+    if np.isnan(accuracy):
+        return []
+    axes.axhline(accuracy, ls="--", lw=1, color=FAINT, zorder=1)
+    axes.annotate(
+        f"float network {100 * accuracy:.1f} %", (1, accuracy), (0, 3), textcoords="offset points",
+        xycoords=("axes fraction", "data"), ha="right", fontsize=8, color="#52606D",
+    )  # fmt: skip
+    return [(x, accuracy) for x in np.geomspace(*axes.get_xlim(), 60)]
 
 
 def _legend(figure: Figure, chips: dict[str, str], points: Frame) -> None:
+    searching = set(points.loc[points["kind"] == "search", "chip"])
     lines = [
-        Line2D([], [], color=colour, marker="o", mec="white", ms=7, label=f"{chip or 'searched'}: searched plans")
+        Line2D([], [], color=colour, marker="o", mec="white", ms=7, label=f"{chip}: searched plans".lstrip(": "))
+        if chip in searching
+        else Line2D([], [], ls="", marker="s", color=colour, mec="white", ms=7, label=chip)
         for chip, colour in chips.items()
     ]
     if points["ideal_accuracy"].notna().any():

@@ -6,26 +6,35 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reports.frames import Frame, Run
+from reports.frames import Frame, Run, masked_formats
 from reports.panels import variant_changes
 from reports.seeds import summarize
 from reports.style import digits3, duration, energy, percent, points, signed_percent
 
+# Column -> (name, what it means, how a value is written).
 GAPS = {
     "relaxation_gap": (
         "Relaxation",
-        "what the search's softened mixture of formats expected to spend, relative to the budget it aimed "
-        "at; large values mean that the gradient saw another cost than the budget asks for.",
+        "the energy that the search's softened mixture of formats expected, relative to the table's energy of "
+        "the plan picked from it; far from zero, the gradient saw another cost than the plan has.",
+        signed_percent,
     ),
     "discretization_gap": (
         "Discretization",
-        "the cost of the one format per layer that was picked, by the same cost table, relative to the "
-        "mixture; it is the price of deciding.",
+        "validation accuracy of the mixture minus that of the plan picked from it, both before fine-tuning; "
+        "positive is what deciding on one format per layer costs.",
+        points,
     ),
     "contention_gap": (
-        "Contention",
+        "Contention, energy",
         "the whole plan simulated with all layers sharing the chip, relative to the sum of the table's "
         "layers; it is what an additive cost table cannot see.",
+        signed_percent,
+    ),
+    "contention_gap_latency": (
+        "Contention, latency",
+        "the same for latency; negative where layers overlap, positive where they wait for each other.",
+        signed_percent,
     ),
 }
 
@@ -60,10 +69,10 @@ def gaps_table(run: Run) -> Table:
     """The three gaps of each searched plan, averaged over seeds."""
     rows = run.results[(run.results["kind"] == "search") & run.results[list(GAPS)].notna().any(axis=1)]
     body = [
-        [row["chip"], row["label"], *(signed_percent(row[gap]) for gap in GAPS)]
+        [row["chip"], row["label"], *(write(row[gap]) for gap, (_, _, write) in GAPS.items())]
         for _, row in (summarize(rows) if len(rows) else rows).iterrows()
     ]
-    return Table(["chip", "plan", *(name.lower() for name, _ in GAPS.values())], body, 2)
+    return Table(["chip", "plan", *(name.lower() for name, *_ in GAPS.values())], body, 2)
 
 
 def stalls_table(run: Run) -> Table:
@@ -116,11 +125,9 @@ def sources_table(run: Run) -> Table:
 
 
 def masked_table(run: Run) -> Table:
-    """Formats that a chip cannot hold or decode."""
-    body = [
-        [chip, name, reason] for chip, table in run.tables.items() for name, reason in table.get("masked", {}).items()
-    ]
-    return Table(["chip", "format", "reason"], body, 3)
+    """Formats that were not offered on a chip, by reason."""
+    body = [[chip, *entry] for chip in run.tables for entry in masked_formats(run, chip)]
+    return Table(["chip", "format", "layers", "reason"], body, 4)
 
 
 def settings_table(run: Run) -> Table:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reports.frames import Frame, Run
+from reports.frames import Frame, Run, masked_formats
 from reports.pareto import hypervolume
 from reports.seeds import interval95, paired
 from reports.series import accuracy_range, base_points, has_accuracy, searched
@@ -166,7 +166,7 @@ def _vector_formats(run: Run, rows: Frame, table: Frame, chip: str) -> list[Sent
     """Where vector quantization (codebook or lattice) wins and loses on this chip."""
     coded = {row["label"] for _, row in rows.iterrows() if _uses_vectors(run, row)}
     linear = table[~table["label"].isin(coded) & table["kind"].isin(["uniform", "search"])]
-    sentences = masked_sentences(run, chip)
+    sentences = _masked_sentences(run, chip)
     for _, row in table[table["kind"] == "all_vq"].iterrows():
         sentences.append(_all_vector(row, linear, table))
     if not coded:
@@ -207,15 +207,14 @@ def _all_vector(row: Any, linear: Frame, table: Frame) -> Sentence:
     return Sentence("plain", f"{text}. No linear plan of this run is both as cheap and as accurate.")
 
 
-def masked_sentences(run: Run, chip: str) -> list[Sentence]:
-    """Vector formats the chip cannot hold or decode, with the reason its cost table gives."""
-    masked = run.tables.get(chip, {}).get("masked", {})
+def _masked_sentences(run: Run, chip: str) -> list[Sentence]:
+    """Vector formats that were not offered on the chip, with the reason its cost table gives."""
     reasons: dict[str, list[str]] = {}
-    for name, reason in masked.items():
+    for name, layers, reason in masked_formats(run, chip):
         if parse_format(name).kind != "linear":
-            reasons.setdefault(reason, []).append(name)
+            reasons.setdefault(reason, []).append(name if layers == "all" else f"{name} (in {layers})")
     return [
-        Sentence("plain", f"Not possible on this chip: {', '.join(names)}. Reason: {reason}.")
+        Sentence("plain", f"Not offered on this chip: {', '.join(names)}. Reason: {reason}.")
         for reason, names in reasons.items()
     ]
 

@@ -17,13 +17,9 @@ from workloads.plan import LayerPlan, Plan
 
 # A network with everything that integers can do: groups, stride, padding, both pools, a residual addition
 # whose second operand is read by a layer as well, and a flatten.
-CONV1 = Layer(
-    name="conv1", kind="conv", in_channels=2, out_channels=4, in_size=(6, 5), kernel=(3, 3), padding=(1, 1)
-)
+CONV1 = Layer(name="conv1", kind="conv", in_channels=2, out_channels=4, in_size=(6, 5), kernel=(3, 3), padding=(1, 1))
 CONV2 = CONV1.model_copy(update={"name": "conv2", "in_channels": 4, "groups": 2})
-CONV3 = Layer(
-    name="conv3", kind="conv", in_channels=4, out_channels=6, in_size=(3, 3), kernel=(2, 3), stride=(1, 2)
-)
+CONV3 = Layer(name="conv3", kind="conv", in_channels=4, out_channels=6, in_size=(3, 3), kernel=(2, 3), stride=(1, 2))
 FC = Layer(name="fc", kind="linear", in_channels=12, out_channels=5)
 NETWORK = Network(
     name="everything",
@@ -55,9 +51,7 @@ GRIDS = {
 TYPICAL = {"conv1": (150, 6), "conv2": (6, 60), "conv3": (30, 50), "fc": (50, 1000)}
 
 
-def artifact_of(
-    formats: tuple[str, ...], seed: int = 0, sharing: Literal["network", "layer"] = "network"
-) -> Artifact:
+def artifact_of(formats: tuple[str, ...], seed: int = 0, sharing: Literal["network", "layer"] = "network") -> Artifact:
     """NETWORK with random codes in these formats (one per layer, cycled) and ratios that fit the grids."""
     rng = np.random.default_rng(seed)
     choices = dict(zip([layer.name for layer in NETWORK.layers], cycle(formats), strict=False))
@@ -123,9 +117,7 @@ def naive_layer(artifact: Artifact, node: Node, x: np.ndarray) -> np.ndarray:
             if 0 <= row < layer.in_size[0] and 0 <= column < layer.in_size[1]:
                 weight = int(w[o, (a * kw + b) * per_group + c])
                 acc += weight * int(x[o // outputs * per_group + c, row, column])
-        value = naive_round(
-            Fraction(acc * int(stored.multiplier[o]) + int(stored.bias[o]), 2 ** int(stored.shift[o]))
-        )
+        value = naive_round(Fraction(acc * int(stored.multiplier[o]) + int(stored.bias[o]), 2 ** int(stored.shift[o])))
         value = max(value, 0) if node.relu else value
         y[o, i, j] = naive_clip(value, GRIDS[node.name])
     return y

@@ -96,7 +96,9 @@ def test_a_plan_trains_and_its_stored_weights_are_the_forward_ones(name):
 
 
 def test_every_new_parameter_is_the_models_and_gets_a_gradient():
-    model = quantize(Residual(), Plan.uniform(network(), "linear-4", {"second": "vq-4x16-e4-s0"}), example_input=EXAMPLE)
+    model = quantize(
+        Residual(), Plan.uniform(network(), "linear-4", {"second": "vq-4x16-e4-s0"}), example_input=EXAMPLE
+    )
     calibrate(model, batch()[0])
     train(model, torch.optim.SGD(model.parameters(), 0.01), 1)
     reachable = {id(parameter) for parameter in model.parameters()}
@@ -253,7 +255,7 @@ def test_an_addition_without_a_module_is_refused():
             return self.last(torch.flatten(functional.relu(self.second(x) + x), 1))
 
     plan = Plan.uniform(network(), "linear-4")
-    with pytest.raises(InputError, match="must be an own workloads.networks.Add module"):
+    with pytest.raises(InputError, match=r"must be an own workloads\.networks\.Add module"):
         quantize(Loose(), plan, example_input=EXAMPLE)
 
 

@@ -72,9 +72,7 @@ def test_a_stream_of_wrong_length_is_refused():
 def test_the_format_counts_the_bits_that_are_packed(name, shape):
     fmt = parse_format(name)
     kernel = shape[2:] or (1, 1)
-    layer = Layer(
-        name="l", kind="conv", in_channels=shape[1], out_channels=shape[0], in_size=(9, 9), kernel=kernel
-    )
+    layer = Layer(name="l", kind="conv", in_channels=shape[1], out_channels=shape[0], in_size=(9, 9), kernel=kernel)
     codes = np.zeros(to_vectors(np.zeros(shape), fmt.vector_length).shape[:2], np.int64)
     assert codes.size == fmt.num_codes(layer)
     num_bytes = len(pack(codes, fmt.code_bits)) + 4 * len(codes)

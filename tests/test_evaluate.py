@@ -65,7 +65,7 @@ def test_requantization_never_overflows(bound, ratio, offset, is_negative):
     rescale = rescale_for(np.array([ratio]), np.array([offset]), bound)
     acc = -2 * bound if is_negative else 2 * bound
     (m,), (s,), (b,) = (array.tolist() for array in rescale)
-    y = int(requantize(np.array([acc]), rescale, -(2**62), 2**62)[0])
+    y = int(requantize(np.array([[acc]]), rescale, -(2**62), 2**62)[0, 0])
     assert y == (acc * m + b + (1 << (s - 1))) >> s
 
 
@@ -89,6 +89,8 @@ def test_wrong_images_are_refused():
         run(artifact_of(("linear-4",)), IMAGES.astype(float))
     with pytest.raises(InputError, match="uint8"):
         run(artifact_of(("linear-4",)), IMAGES[:, :1])
+    with pytest.raises(InputError, match="N >= 1"):
+        run(artifact_of(("linear-4",)), IMAGES[:0])
 
 
 def test_steps_that_are_not_integer_arithmetic_are_refused():

@@ -123,22 +123,16 @@ def test_training_on_digits_survives_export():
     model = build("digitsnet", 0)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     for epoch in range(6):
-        for index in torch.randperm(len(data.train_y), generator=torch.Generator().manual_seed(epoch)).split(
-            64
-        ):
+        for index in torch.randperm(len(data.train_y), generator=torch.Generator().manual_seed(epoch)).split(64):
             optimizer.zero_grad()
             x, y = real(data.train_x[index]), torch.from_numpy(data.train_y[index])
             nn.functional.cross_entropy(model(x), y).backward()
             optimizer.step()
     model = quantized(model, mixed_plan("digitsnet", ("linear-8", "e8-q4", "linear-4")), data.train_x)
-    artifact = export(
-        model, mixed_plan("digitsnet", ("linear-8", "e8-q4", "linear-4")), example_input("digitsnet")
-    )
+    artifact = export(model, mixed_plan("digitsnet", ("linear-8", "e8-q4", "linear-4")), example_input("digitsnet"))
     fake = fake_logits(model, data.test_x).argmax(1)
     assert (run(artifact, data.test_x).argmax(1) == fake).mean() > 0.99
-    assert accuracy(artifact, data.test_x, data.test_y) == pytest.approx(
-        (fake == data.test_y).mean(), abs=0.01
-    )
+    assert accuracy(artifact, data.test_x, data.test_y) == pytest.approx((fake == data.test_y).mean(), abs=0.01)
     assert accuracy(artifact, data.test_x, data.test_y) > 0.9
 
 
@@ -151,7 +145,7 @@ def test_every_tensor_is_the_fake_quantized_one(which, request):
         if name == "input":
             continue
         gap = np.abs(ours[name].reshape(integers.shape).astype(int) - integers)
-        assert (gap > 0).mean() <= (0.02 if name == "avgpool" else 0.001), name  # a mean is rounded twice
+        assert (gap > 0).mean() <= (0.005 if name == "avgpool" else 0.001), name  # a mean is rounded twice
         assert gap.max() <= 1, name
 
 
@@ -168,9 +162,7 @@ def test_stored_weights_are_those_of_the_forward_pass(which, request):
     model, artifact, _ = request.getfixturevalue(which)
     for layer in artifact.network.layers:
         weight = model.get_submodule(layer.name).weight.detach().numpy()
-        stored = decode_weight(
-            artifact.weights_int(layer.name), artifact.layers[layer.name].scale, weight.shape
-        )
+        stored = decode_weight(artifact.weights_int(layer.name), artifact.layers[layer.name].scale, weight.shape)
         np.testing.assert_array_equal(stored, weight)
     assert artifact.stored_bits() == artifact.plan.bits(artifact.network).total
 
@@ -207,7 +199,7 @@ def test_depthwise_signed_pooled_and_dead_channels():
         model.bn2.weight[0], model.bn2.bias[0] = 0.0, 0.7
     artifact = export(model, plan, real(x[:1]))
     fake, ours = fake_logits(model, x), real_logits(artifact, x)
-    assert np.abs(fake - ours).max() < 0.05 * np.abs(fake).max()
+    assert np.abs(fake - ours).max() < 0.02 * np.abs(fake).max()
     expected = round(0.7 / artifact.grids["depth"].step)
     assert np.abs(layer_outputs(artifact, x)["depth"][:, 0].astype(int) - expected).max() <= 1
 
@@ -232,17 +224,19 @@ def test_lossless_arrays_equal_the_ideal_network(which, numbers, request):
         np.testing.assert_array_equal(arrays[name], y, err_msg=name)
 
 
-def test_a_poor_converter_hurts_and_calibration_helps(lenet):
+def test_calibration_lowers_the_error_of_the_first_layer_that_needs_it(lenet):
+    """Up to that layer both networks are the same, so its inputs are too."""
     _, artifact, x = lenet
     numbers = ArrayNumbers(128, 128, 1, 1, 4, "offset")
     calibrated = calibrate_adc(artifact, x[:16], numbers)
-    steps = {name: choice.adc_step for name, choice in calibrated.plan.layers.items()}
-    assert all(step is not None for step in steps.values())
-    assert max(steps.values()) > 1
-    ideal = run(artifact, x[16:40])
-    error = {key: np.abs(run(a, x[16:40], numbers) - ideal).mean() for key, a in
-             {"raw": artifact, "calibrated": calibrated}.items()}  # fmt: skip
-    assert 0 < error["calibrated"] < error["raw"]
+    steps = {name: choice.adc_step or 0 for name, choice in calibrated.plan.layers.items()}
+    assert min(steps.values()) == 1  # every layer got one
+    first = next(name for name, step in steps.items() if step > 1)
+    ideal = layer_outputs(artifact, x[:16])[first].astype(int)
+    raw, better = (
+        np.abs(layer_outputs(each, x[:16], numbers)[first] - ideal).mean() for each in (artifact, calibrated)
+    )
+    assert 0 < better < raw
     assert calibrate_adc(artifact, x[:16], numbers).plan == calibrated.plan
 
 

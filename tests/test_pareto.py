@@ -43,9 +43,7 @@ def test_hypervolume_of_a_staircase():
 
 @given(SMALL)
 def test_hypervolume_counts_the_dominated_cells_of_a_grid(points):
-    cells = sum(
-        any(cost <= x and value >= y + 1 for cost, value in points) for x in range(7) for y in range(7)
-    )
+    cells = sum(any(cost <= x and value >= y + 1 for cost, value in points) for x in range(7) for y in range(7))
     found = hypervolume([cost for cost, _ in points], [value for _, value in points], (7, 0))
     assert found == cells
 

@@ -10,13 +10,13 @@ from fake_run import CHIPS, LAYERS, write_run
 
 from reports import plot_front
 from reports.canvas import place_labels
-from reports.frames import components_pj, read_run, tidy
+from reports.frames import components_pj, masked_formats, read_run, tidy
 from reports.page import write_report
 from reports.panels import energy_by_component, variant_changes
 from reports.plots import pareto_figure
 from reports.seeds import summarize
 from reports.style import FAMILY_COLOURS, energy, format_colours, short_format
-from reports.tables import always_on, sources_table
+from reports.tables import always_on, masked_table, sources_table
 from reports.verdict import verdicts
 from workloads.errors import InputError
 
@@ -236,8 +236,17 @@ def test_search_is_judged_by_random_plans_of_equal_budget(one_seed):
 
 def test_masked_chip_says_why(reported):
     isaac = verdicts(read_run(reported))[0]
-    (text,) = [sentence.text for sentence in isaac.sentences if "Not possible" in sentence.text]
+    (text,) = [sentence.text for sentence in isaac.sentences if "Not offered" in sentence.text]
     assert "vq-4x256-e4-s0, vq-8x256-e4-s0. Reason: needs a codebook ROM, and this chip has none." in text
+
+
+def test_masks_of_single_layers_name_the_layers(reported):
+    run = read_run(reported)
+    masked = {"conv1/vq-4x256-e4-s0": "held", "fc1/vq-4x256-e4-s0": "held", "d4-q4": "no decoder"}
+    run = run._replace(tables={"isaac": {"masked": masked}})
+    rows = [("vq-4x256-e4-s0", "conv1, fc1", "held"), ("d4-q4", "all", "no decoder")]
+    assert masked_formats(run, "isaac") == rows
+    assert masked_table(run).rows == [["isaac", *row] for row in rows]
 
 
 # Drawing

@@ -70,7 +70,9 @@ def test_a_decoded_weight_encodes_to_itself_with_a_frozen_scale(name):
         # a parallel entry of another length may take a vector's place, but never a worse direction
         again = decode(quantizer, quantizer.encode(value), weight.shape)
         angle = torch.cosine_similarity(
-            vectors(value, quantizer.fmt.vector_length), vectors(torch.from_numpy(again), quantizer.fmt.vector_length), -1
+            vectors(value, quantizer.fmt.vector_length),
+            vectors(torch.from_numpy(again), quantizer.fmt.vector_length),
+            -1,
         )
         assert (angle > 1 - 1e-5).all()
     elif not isinstance(quantizer, VectorQuantizer):
@@ -117,7 +119,9 @@ def test_weights_that_are_not_finite_are_refused(name, bad):
 def test_quantizing_is_deterministic(name):
     (first, weight), (second, _) = make(name), make(name)
     assert torch.equal(first(weight), second(weight))
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -212,18 +216,25 @@ def relative_error(name: str, num_weights: int, seed: int = 1) -> float:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("d4-q2", 0.361), ("d4-q3", 0.173), ("d4-q4", 0.1024), ("e8-q2", 0.325), ("e8-q3", 0.156), ("e8-q4", 0.0929)],
+    [
+        ("d4-q2", 0.361),
+        ("d4-q3", 0.173),
+        ("d4-q4", 0.1024),
+        ("e8-q2", 0.325),
+        ("e8-q3", 0.156),
+        ("e8-q4", 0.0929),
+    ],
 )
 def test_lattice_error_on_gaussian_weights(name, expected):
     assert relative_error(name, 160_000) == pytest.approx(expected, rel=0.03)
 
 
 def test_codebook_error_on_gaussian_weights():
-    # spherical k-means, index bits only: 0.326 (d = 8) and 0.155 (d = 4) with entries of full precision;
-    # entries with a length of their own lower the second
-    assert relative_error("vq-8x256-e8-s0", 160_000) == pytest.approx(0.326, rel=0.03)
-    assert relative_error("vq-4x256-e8-s0", 80_000) < 0.155
-    assert relative_error("vq-8x256-e4-s0", 160_000) < 0.335  # 4-bit entries cost little
+    # k-means and its cosine form on this data, entries of full precision (a small sample is overfitted)
+    assert relative_error("vq-8x256-e8-s0", 480_000) == pytest.approx(0.326, rel=0.03)
+    assert relative_error("vq-4x256-e8-s0", 240_000) == pytest.approx(0.155, rel=0.03)
+    assert relative_error("vq-4x16-e8-s0", 240_000) == pytest.approx(0.348, rel=0.03)
+    assert relative_error("vq-4x16-e4-s0", 240_000) < 0.355  # 4-bit entries cost little
 
 
 def test_the_lattice_scale_search_beats_every_other_grid_point():
@@ -274,7 +285,8 @@ def test_a_shared_book_serves_layers_of_any_magnitude():
     small, large = 1e-3 * make("linear-4")[1], 1e3 * make("linear-4", seed=1)[1]
     book = Codebook.fit(fmt, [small, large], seed=0)
     errors = [
-        float((VectorQuantizer(fmt, w, book)(w) - w).square().mean() / w.square().mean()) for w in (small, large)
+        float((VectorQuantizer(fmt, w, book)(w).detach() - w).square().mean() / w.square().mean())
+        for w in (small, large)
     ]
     assert errors[0] == pytest.approx(errors[1], rel=0.1) and errors[0] < 0.36
     with pytest.raises(ValueError, match="must be the same"):
@@ -283,11 +295,11 @@ def test_a_shared_book_serves_layers_of_any_magnitude():
 
 def test_books_with_more_entries_than_vectors_are_exact():
     quantizer, weight = make("vq-4x256-e8-s0", (4, 2, 2, 2))
-    assert float((quantizer(weight) - weight).abs().max()) < 0.02 * float(weight.abs().max())
+    assert (quantizer(weight).detach() - weight).abs().max() < 0.02 * weight.abs().max()
 
 
 def test_revival_replaces_only_unused_entries_and_repeats():
-    quantizer, weight = make("vq-4x16-e4-s0")
+    quantizer, _ = make("vq-4x16-e4-s0")
     assert isinstance(quantizer, VectorQuantizer)
     book, pool = quantizer.book, torch.randn(50, 4)
     before, counts = book.entries.detach().clone(), torch.ones(16)
@@ -405,10 +417,10 @@ def test_calibration_finds_a_step_near_the_best():
     x = torch.randn(20_000, generator=torch.Generator().manual_seed(0)).relu()
     quantizer = ActivationQuantizer(4)
     quantizer.calibrate(x)
-    error = float((quantizer(x) - x).square().mean())
+    error = (quantizer(x).detach() - x).square().mean()
     for times in (0.8, 1.25):
         quantizer.step.data.mul_(times)
-        assert float((quantizer(x) - x).square().mean()) > error
+        assert (quantizer(x).detach() - x).square().mean() > error
         quantizer.step.data.div_(times)
     quantizer.freeze(0.5)
     assert float(quantizer.scale()) == 0.5 and not quantizer.step.requires_grad

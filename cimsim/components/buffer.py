@@ -6,38 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source, band
-from cimsim.components.sram_table import CACTI, SramFigures, sram_figures
+from cimsim.component import LEAKAGE_SCALE, CheckPoint, Source, band
+from cimsim.components.sram_table import CACTI, SramFigures, SramPriced
 from cimsim.scaling import Technology
 
 SRAM_64KB = {"memory": "sram", "capacity_bits": 524_288, "width_bits": 256, "role": "tile"}
-
-
-class SramPriced(Component):
-    """What every SRAM shares: prices per bit of a memory of `capacity_bits` read `width_bits` at a time."""
-
-    ACTIONS: ClassVar = ("read_bit", "write_bit")
-
-    capacity_bits: int = Field(ge=64)
-    width_bits: int = Field(ge=1)
-
-    @property
-    def actions_per_access(self) -> int:
-        return self.width_bits
-
-    def base_energy_pj(self, action: str, tech: Technology) -> float:
-        figures = self.figures(tech)
-        return (figures.read_pj if action == "read_bit" else figures.write_pj) / self.width_bits
-
-    def base_area_um2(self, tech: Technology) -> float:
-        return self.figures(tech).area_um2
-
-    def base_leakage_uw(self, tech: Technology) -> float:
-        return self.figures(tech).leakage_uw
-
-    def figures(self, tech: Technology) -> SramFigures:
-        """The SRAM of this size: energies in pJ per access, area in um2, leakage in uW."""
-        return sram_figures(self.capacity_bits, self.width_bits, tech)
 
 
 class Buffer(SramPriced):

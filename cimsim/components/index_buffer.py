@@ -7,8 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from cimsim.component import LEAKAGE_SCALE, CheckPoint, Source
-from cimsim.components.buffer import SramPriced
-from cimsim.components.sram_table import CACTI
+from cimsim.components.sram_table import CACTI, SramPriced
 from cimsim.scaling import Technology
 
 

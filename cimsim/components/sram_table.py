@@ -6,8 +6,11 @@ import csv
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+from pydantic import Field
+
+from cimsim.component import Component
 from cimsim.scaling import Technology, area_factor, energy_factor, interpolate, supply_factor
 
 CACTI = "R. Balasubramonian et al., CACTI 7, ACM TACO 14(2), 2017 (ITRS-LSTP; by hwcomponents-cacti 1.0.40)"
@@ -83,3 +86,30 @@ def _blend(by_key: Mapping[float, SramFigures], x: float) -> SramFigures:
     return SramFigures(
         *(interpolate({key: f[i] for key, f in by_key.items()}, x) for i in range(len(SramFigures._fields)))
     )
+
+
+class SramPriced(Component):
+    """What every SRAM shares: prices per bit of a memory of `capacity_bits` read `width_bits` at a time."""
+
+    ACTIONS: ClassVar = ("read_bit", "write_bit")
+
+    capacity_bits: int = Field(ge=64)
+    width_bits: int = Field(ge=1)
+
+    @property
+    def actions_per_access(self) -> int:
+        return self.width_bits
+
+    def base_energy_pj(self, action: str, tech: Technology) -> float:
+        figures = self.figures(tech)
+        return (figures.read_pj if action == "read_bit" else figures.write_pj) / self.width_bits
+
+    def base_area_um2(self, tech: Technology) -> float:
+        return self.figures(tech).area_um2
+
+    def base_leakage_uw(self, tech: Technology) -> float:
+        return self.figures(tech).leakage_uw
+
+    def figures(self, tech: Technology) -> SramFigures:
+        """The SRAM of this size: energies in pJ per access, area in um2, leakage in uW."""
+        return sram_figures(self.capacity_bits, self.width_bits, tech)
