@@ -73,7 +73,7 @@ def scratch_for(reading: Reading, largest_sum: int, num_picks: int, num_steps: i
 
 def read_step(table: np.ndarray, picks: np.ndarray, row: int, reading: Reading, partial: np.ndarray) -> None:
     """partial = partial * radix + codes of the sums over k of table[picks[row, k]], on LANES columns."""
-    codes = table[picks[row]].sum(axis=0)
+    codes = table[picks[row]].sum(axis=0, dtype=np.int64)
     if reading.step > 1:
         codes = ((codes + reading.offset) * reading.inverse).astype(np.int64)
     partial[:] = partial * reading.radix + np.minimum(codes, reading.top)
@@ -200,24 +200,29 @@ def _shift_add(codes, first, weights, out):
         column += run
 
 
-def _pick_rows(words, first_step, dac_bits, picks):
-    """Fills picks [G, N, S, K] with table rows, for the steps from `first_step` on that are in `words`.
+def _pick_rows(words, dac_bits, picks):
+    """Fills picks [G, N, S, K] with the table rows that up to 8 bits of every input select.
 
-    words uint64 [N, G, K]: byte i is one byte of row i of the pick. The digits of a step are masked out and a
-    multiplication gathers them in the top byte; dac_bits is 1, 2, 4 or 8.
+    words uint64 [N, G, K]: byte i belongs to row i of a pick. The digits of a step are masked out and folded
+    into one byte, neighbours first; dac_bits is 1, 2, 4 or 8.
     """
     num_groups, num_vectors, num_steps, num_picks = picks.shape
-    mask, gather = np.uint64(0), np.uint64(0)
-    for i in range(8 // dac_bits):
+    rows, mask, nothing = 8 // dac_bits, np.uint64(0), np.uint64(63)
+    for i in range(rows):
         mask |= np.uint64((1 << dac_bits) - 1) << np.uint64(8 * i)
-        gather |= np.uint64(1) << np.uint64(56 - 8 * i + dac_bits * i)
+    pairs = np.uint64(8 - dac_bits) if rows >= 2 else nothing
+    fours = np.uint64(2 * (8 - dac_bits)) if rows >= 4 else nothing
+    eights = np.uint64(4 * (8 - dac_bits)) if rows >= 8 else nothing
     for n in range(num_vectors):
         for group in range(num_groups):
-            for step in range(first_step, min(first_step + 8 // dac_bits, num_steps)):
-                shift = np.uint64((step - first_step) * dac_bits)
+            for step in range(num_steps):
+                shift = np.uint64(step * dac_bits)
                 for k in range(num_picks):
                     digits = (words[n, group, k] >> shift) & mask
-                    picks[group, n, step, k] = k * ENTRIES + np.int64((digits * gather) >> np.uint64(56))
+                    digits |= digits >> pairs
+                    digits |= digits >> fours
+                    digits |= digits >> eights
+                    picks[group, n, step, k] = k * ENTRIES + np.int64(digits & np.uint64(255))
 
 
 fill_table = njit(cache=True)(_fill_table)

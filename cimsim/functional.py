@@ -2,9 +2,8 @@
 
 A matrix of I rows is cut into arrays of `rows`, these into groups of `rows_on`; every group, input step and
 column is one conversion. Column flip and the unit column that undoes the offset follow A. Shafiee et al.,
-"ISAAC", ISCA 2016; differential pairs follow W. Wan et al., "A compute-in-memory chip based on resistive
-random-access memory", Nature 608, 2022. Flips are chosen per row group: with rows_on = rows this is ISAAC's
-flip per column, and with fewer rows on the worst sum is still half.
+"ISAAC", ISCA 2016. Flips are chosen per row group: with rows_on = rows this is ISAAC's flip per column, and
+with fewer rows on the worst sum is still half. Both columns of a differential pair are converted, then subtracted.
 
 Shapes: N vectors, I inputs, O outputs, G row groups, P planes (slices, twice as many if differential).
 """
@@ -19,7 +18,7 @@ import numpy as np
 from cimsim import bitplanes
 
 ENCODINGS = ("offset", "twos_complement", "differential")
-MAX_SUM = 1 << 22  # column sums above this could round differently in the float32 division of the ADC
+MAX_SUM = 1 << 21  # with sums and steps up to this, the float32 division of the ADC rounds as integers do
 BATCH = 2048  # vectors per pass: their codes (1 MB) stay in cache, and the tables are built for many
 
 
@@ -92,15 +91,17 @@ def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only re
     """
     _check(numbers, weight_bits, input_bits, input_signed)
     _check_range("x", x, input_bits, input_signed)
-    stored = _store(w, numbers, weight_bits)
-    if adc_step < 1:
-        raise ValueError(f"adc_step = {adc_step}: must be >= 1")
+    _check_range("w", w, weight_bits, True)
+    if x.shape[1] != w.shape[0] or not w.size:
+        raise ValueError(f"x {x.shape}, w {w.shape}: must be [N, I] and [I, O], with I and O >= 1")
+    if not 1 <= adc_step <= MAX_SUM:
+        raise ValueError(f"adc_step = {adc_step}: must be 1 to {MAX_SUM}")
     if shortcut and adc_step == 1 and numbers.adc_bits >= lossless_adc_bits(numbers):
         return array_mvm_exact(x, w)
-    machine = _Machine(stored, numbers, (input_bits, input_signed), adc_step)
+    arrays = _Arrays(_store(w, numbers, weight_bits), numbers, (input_bits, input_signed), adc_step)
     out = np.empty((x.shape[0], w.shape[1]), np.int64)
     for first in range(0, x.shape[0], BATCH):
-        out[first : first + BATCH] = machine.run(x[first : first + BATCH])
+        out[first : first + BATCH] = arrays.run(x[first : first + BATCH])
     return out
 
 
@@ -111,6 +112,7 @@ def slice_weights(w: np.ndarray, numbers: ArrayNumbers, weight_bits: int) -> np.
     Every encoding has ceil(weight_bits / cell_bits) slices, so that differential cells hold -2**(bits-1) too.
     """
     _check(numbers, weight_bits, 1, False)
+    _check_range("w", w, weight_bits, True)
     digits = _store(w, numbers, weight_bits).digits
     if numbers.encoding != "differential":
         return digits
@@ -143,21 +145,21 @@ def calibrate_adc_step(
     Steps up to the first that never clips are tried: all of them if at most 32, else coarse, then fine.
     """
     last = -(-max_column_sum(numbers) // ((1 << numbers.adc_bits) - 1))
+    if last == 1:
+        return 1
     exact = array_mvm_exact(x_sample, w)
 
     def error(step: int) -> tuple[float, int]:
         got = array_mvm(x_sample, w, numbers, weight_bits, input_bits, input_signed=input_signed, adc_step=step)
         return float(np.square((got - exact).astype(np.float64)).sum()), step
 
-    if last == 1:
-        return 1
     stride = 1 if last <= 32 else isqrt(last)
     best = min(error(step) for step in range(1, last + 1, stride))
     near = range(max(best[1] - stride + 1, 1), min(best[1] + stride, last + 1))
     return min([best, *(error(step) for step in near if stride > 1)])[1]
 
 
-class _Machine:
+class _Arrays:
     """A stored matrix laid out for the kernels: columns are (plane, output), padded to whole blocks."""
 
     def __init__(self, stored: StoredWeights, numbers: ArrayNumbers, inputs: tuple[int, bool], adc_step: int):
@@ -194,22 +196,22 @@ class _Machine:
 
     def _picks(self, x: np.ndarray) -> np.ndarray:
         """The table rows that the bits of x [N, I] select: [G * N * S, K]."""
-        rows, num_groups = self.columns.cells.shape[1] // self.num_picks, len(self.starts)
+        rows, num_groups = 8 // self.dac_bits, len(self.starts)  # rows per byte, and steps per byte
         kind = np.min_scalar_type(max(len(self.scratch.table) - 1, 0))
         picks = np.empty((num_groups, len(x), self.num_steps, self.num_picks), kind)
         grouped = np.zeros((len(x), num_groups, self.num_picks * rows), x.dtype)
         for group, (start, stop) in enumerate(zip(self.starts, self.stops, strict=True)):
             grouped[:, group, : stop - start] = x[:, start:stop]
         words = np.zeros((len(x), num_groups, self.num_picks, 8), np.uint8)
-        for byte, first_step in enumerate(range(0, self.num_steps, 8 // self.dac_bits)):
+        for byte, first_step in enumerate(range(0, self.num_steps, rows)):
             words[..., :rows] = (grouped >> (8 * byte)).astype(np.uint8).reshape(*words.shape[:3], rows)
-            bitplanes.pick_rows(words.view("<u8")[..., 0], first_step, self.dac_bits, picks)
+            steps = picks[:, :, first_step : first_step + rows]
+            bitplanes.pick_rows(words.view("<u8")[..., 0], self.dac_bits, steps)
         return picks.reshape(-1, self.num_picks)
 
 
 def _store(w: np.ndarray, numbers: ArrayNumbers, weight_bits: int) -> StoredWeights:
-    """Encodes w [I, O]; raises ValueError for weights that do not fit."""
-    _check_range("w", w, weight_bits, True)
+    """Encodes w [I, O], which fits in weight_bits."""
     num_slices = -(-weight_bits // numbers.cell_bits)
     weights = 1 << (numbers.cell_bits * np.arange(num_slices, dtype=np.int64))
     wide, offset = w.astype(np.int64), 0

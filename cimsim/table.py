@@ -45,6 +45,25 @@ class CostTable(NamedTuple):
         energy, latency, area = (a[rows, pick].sum() for a in (self.energy_pj, self.latency_ns, self.area_um2))
         return energy + self.fixed_energy_pj, latency + self.fixed_latency_ns, area
 
+    def candidates(self) -> dict[str, list[str]]:
+        """Layer -> the formats that are not masked."""
+        return {
+            layer: [fmt for fmt, is_allowed in zip(self.formats, row, strict=True) if is_allowed]
+            for layer, row in zip(self.layers, self.allowed, strict=True)
+        }
+
+    def reference_pj(self) -> float:
+        """What budgets are shares of: the dearest allowed format in every layer (8-bit linear, as a rule)."""
+        return float(np.where(self.allowed, self.energy_pj, 0.0).max(axis=1).sum()) + self.fixed_energy_pj
+
+    def budget_problem(self, share: float) -> str:
+        """Why no plan keeps an energy budget of `share` of the reference; empty if one does."""
+        least = self.minimum_pj() / self.reference_pj()
+        if share >= least:
+            return ""
+        return (f"budget = {share}: no plan on {self.chip} needs less than {least:.4f} of the reference "
+                f"{self.reference_pj() / 1e3:.4g} nJ; raise the budget or allow cheaper formats")  # fmt: skip
+
     def minimum_pj(self) -> float:
         """The least energy any plan has by the table."""
         return float(self.energy_pj.min(axis=1).sum()) + self.fixed_energy_pj

@@ -29,9 +29,9 @@ class ActivationQuantizer(nn.Module):
     is_signed: Tensor
     is_calibrated: Tensor
 
-    def __init__(self, bits: int, fixed_step: float | None = None):
+    def __init__(self, bits: int, fixed_step: float | None = None, source: str = ""):
         super().__init__()
-        self.bits = bits
+        self.bits, self.source = bits, source  # the node whose tensor it quantizes
         self.step = nn.Parameter(torch.tensor(fixed_step or 1.0), requires_grad=fixed_step is None)
         self.register_buffer("is_signed", torch.tensor(False))
         self.register_buffer("is_calibrated", torch.tensor(False))

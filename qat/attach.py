@@ -18,7 +18,7 @@ from workloads.errors import InputError
 from workloads.networks import Add
 from workloads.plan import Plan
 
-ACTIVATIONS = "activation_quantizers"  # the model's attribute: ModuleDict, source name -> quantizer
+INPUT = "input_quantizer_"  # a reader's children: the quantizers of its positional inputs, by position
 
 
 def quantize(
@@ -77,14 +77,9 @@ def _fit_books(
     return books
 
 
-class _QuantizeInputs:
-    """Forward pre-hook: each positional input through its source's quantizer (an object, so it deep-copies)."""
-
-    def __init__(self, quantizers: Sequence[ActivationQuantizer]):
-        self.quantizers = list(quantizers)
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(quantizer(x) for quantizer, x in zip(self.quantizers, args, strict=True))
+def _quantize_inputs(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Forward pre-hook: each positional input through its own quantizer."""
+    return tuple(module.get_submodule(f"{INPUT}{i}")(x) for i, x in enumerate(args))
 
 
 def quantize_activations(model: nn.Module, layer_bits: Mapping[str, int], example_input: Tensor) -> None:
@@ -105,20 +100,16 @@ def quantize_activations(model: nn.Module, layer_bits: Mapping[str, int], exampl
     quantizers: dict[str, ActivationQuantizer] = {}
     for source in {name: None for names in sources.values() for name in names}:
         wanted = [bits for layer, bits in layer_bits.items() if source in sources[layer]]
-        quantizers[source] = ActivationQuantizer(max(wanted or layer_bits.values()))
+        quantizers[source] = ActivationQuantizer(max(wanted or layer_bits.values()), source=source)
     for reader, names in sources.items():
-        modules[reader].register_forward_pre_hook(_QuantizeInputs([quantizers[name] for name in names]))
-    model.add_module(ACTIVATIONS, nn.ModuleDict({_key(name): q for name, q in quantizers.items()}))
-
-
-def _key(source: str) -> str:
-    return source.replace(".", "/")  # a ModuleDict refuses dots
+        for i, name in enumerate(names):  # children of the readers: a Sequential would run a child of its own
+            modules[reader].add_module(f"{INPUT}{i}", quantizers[name])
+        modules[reader].register_forward_pre_hook(_quantize_inputs)
 
 
 def activation_quantizers(model: nn.Module) -> dict[str, ActivationQuantizer]:
     """Source tensor (a node's name, or `input`) -> its quantizer; empty if activations are float."""
-    found = getattr(model, ACTIVATIONS, {})
-    return {key.replace("/", "."): module for key, module in found.items()}  # pyright: ignore[reportReturnType]
+    return {module.source: module for module in model.modules() if isinstance(module, ActivationQuantizer)}
 
 
 def calibrate(model: nn.Module, *inputs: Tensor, input_step: float | None = None) -> None:
@@ -201,10 +192,10 @@ def unquantize(model: nn.Module, *, keep_values: bool = False) -> nn.Module:
     """Takes all quantizers off, in place. Weights return to their latent values, or keep the quantized ones."""
     for module in list(model.modules()):
         for handle, hook in list(module._forward_pre_hooks.items()):
-            if isinstance(hook, _QuantizeInputs):
+            if hook is _quantize_inputs:
                 del module._forward_pre_hooks[handle]
+        for name in [name for name, _ in module.named_children() if name.startswith(INPUT)]:
+            delattr(module, name)
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=keep_values)
-    if hasattr(model, ACTIVATIONS):
-        delattr(model, ACTIVATIONS)
     return model

@@ -13,6 +13,7 @@ import numpy as np
 from cimsim import __version__
 from cimsim.engine import layer_works
 from cimsim.planfile import read_plan
+from cimsim.pricing import plan_label
 from cimsim.rundir import RunDir
 from cimsim.spec import Chip, load_chip
 from cimsim.study import ChipChoice, Study
@@ -89,24 +90,14 @@ def table_for(study: Study, network: Network, chip: Chip) -> CostTable:
     )  # fmt: skip
 
 
-def reference_pj(table: CostTable) -> float:
-    """What budgets are fractions of: the dearest allowed format in every layer (8-bit linear, as a rule)."""
-    dearest = [max(value for value in row if value < float("inf")) for row in table.energy_pj.tolist()]
-    return sum(dearest) + table.fixed_energy_pj
-
-
 def _check_budgets(study: Study, tables: dict[str, CostTable]) -> None:
     """A budget that no plan can meet is refused before any work, with the least one that can be met."""
-    problems = []
-    for i, choice in enumerate(study.chips):
-        table = tables[choice.chip]
-        least = table.minimum_pj() / reference_pj(table)
-        problems += [
-            f"chips.{i} ({choice.chip}): budgets = {budget}: no plan needs less than {least:.4f} of the reference "
-            f"{reference_pj(table) / 1e3:.4g} nJ; raise the budget or allow cheaper formats"
-            for budget in study.budgets_of(choice)
-            if budget < least
-        ]
+    problems = [
+        f"chips.{i}.budgets: {problem}"
+        for i, choice in enumerate(study.chips)
+        for budget in study.budgets_of(choice)
+        if (problem := tables[choice.chip].budget_problem(budget))
+    ]
     if problems:
         raise InputError(study.name, problems)
 
@@ -117,7 +108,7 @@ def target_of(choice: ChipChoice, table: CostTable, study: Study, fraction: floa
         None if share is None else share * float(np.where(np.isfinite(a), a, 0.0).max(axis=1).sum())
         for share, a in ((study.latency_budget, table.latency_ns), (study.area_budget, table.area_um2))
     )
-    return stages.Target(choice, table, fraction, Budgets(fraction * reference_pj(table), latency, area))
+    return stages.Target(choice, table, fraction, Budgets(fraction * table.reference_pj(), latency, area))
 
 
 def plan_jobs(study: Study, tables: dict[str, CostTable], run: Path) -> list[Job]:
@@ -142,7 +133,7 @@ def _baseline(study: Study, tables: dict[str, CostTable], run: Path, fmt: str, s
     plan = Plan.uniform(network, fmt, skip, activation_bits=study.activation_bits)
     chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
     kind = "uniform" if fmt.startswith("linear") else "all_vq"
-    return [stages.plan_job(study, run, kind, plan, chips, seed)] if chips else []
+    return [stages.plan_job(study, run, stages.Given(kind, f"uniform {fmt}", plan, chips), seed)] if chips else []
 
 
 def runs_on(plan: Plan, chip: Chip, network: Network) -> bool:
@@ -182,6 +173,6 @@ def train_one(study: Study, plan_text: str, seed: int, run_dir: Path | None) -> 
     if not chips:
         layer_works(network, load_chip(study.chips[0].chip), plan)  # raises the reasons
     run = open_run(study, run_dir)
-    job = stages.plan_job(study, run.path, "train", plan, chips, seed)
+    job = stages.plan_job(study, run.path, stages.Given("train", plan_label(plan), plan, chips), seed)
     run_jobs([stages.float_job(study, run.path, seed), job], 1, run.path)
     return [row for row in run.rows() if row["job"] == job.key]

@@ -24,7 +24,6 @@ from workloads.errors import RunError
 
 ARCH_EVERY = 3  # weight steps between two architecture steps
 FINALISTS = 12  # plans compared on the validation images
-INPUT_STEP = 1 / 255  # images are bytes
 
 
 class Budgets(NamedTuple):
@@ -63,11 +62,15 @@ class SearchResult(NamedTuple):
 
 
 def supernet(
-    model: nn.Module, candidates: Mapping[str, Sequence[str]], bits: int, calibration: Tensor, seed: int
+    model: nn.Module, candidates: Mapping[str, Sequence[str]], bits: int, part: Part, num_calibration: int, seed: int
 ) -> dict[str, Mixture]:
-    """Put mixtures and activation quantizers on a float model, in place: layer -> its mixture."""
+    """Put mixtures and activation quantizers on a float model, in place: layer -> its mixture.
+
+    Activation steps come from the first `num_calibration` images of `part`.
+    """
+    calibration = part.images(slice(0, num_calibration))
     quantize_activations(model, dict.fromkeys(candidates, bits), calibration[:1])
-    calibrate(model, calibration, input_step=INPUT_STEP if bits == 8 else None)
+    calibrate(model, calibration, input_step=part.input_step(bits))
     return relax(model, candidates, seed=seed)
 
 

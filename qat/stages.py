@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from cimsim.engine import simulate
-from cimsim.pricing import plan_label
 from cimsim.rundir import RunDir, content_key, write_atomically
 from cimsim.spec import load_chip
 from cimsim.study import ChipChoice, Study
@@ -83,17 +82,9 @@ def float_model(stage: Stage, seed: int) -> nn.Module:
     return model
 
 
-def candidates(table: CostTable) -> dict[str, list[str]]:
-    """Layer -> formats that the chip takes and the study allows."""
-    return {
-        layer: [fmt for fmt, is_allowed in zip(table.formats, row, strict=True) if is_allowed]
-        for layer, row in zip(table.layers, table.allowed, strict=True)
-    }
-
-
 def warm_key(table: CostTable, seed: int) -> str:
     """Chips that take the same formats share a supernet."""
-    return f"warm-{content_key(candidates(table))}-{seed}"
+    return f"warm-{content_key(table.candidates())}-{seed}"
 
 
 def warm_job(study: Study, run: Path, table: CostTable, seed: int) -> Job:
@@ -112,8 +103,8 @@ def _warm(stage: Stage, key: str, table: CostTable, seed: int) -> None:
 
 def _supernet(stage: Stage, table: CostTable, seed: int, data: TrainingData):
     model = float_model(stage, seed)
-    calibration = data.train.images(slice(0, stage.study.train.calibration_images))
-    mixtures = supernet(model, candidates(table), stage.study.activation_bits, calibration, seed)
+    num_calibration = stage.study.train.calibration_images
+    mixtures = supernet(model, table.candidates(), stage.study.activation_bits, data.train, num_calibration, seed)
     return model, mixtures
 
 
@@ -184,10 +175,19 @@ def plan_of(study: Study, formats: dict[str, str]) -> Plan:
     return Plan(network=study.network, layers=layers)
 
 
-def plan_job(study: Study, run: Path, kind: str, plan: Plan, chips: tuple[ChipChoice, ...], seed: int) -> Job:
-    """Fine-tune a given plan and measure it on chips."""
-    key = f"{kind}-{content_key(plan.model_dump())}-{seed}"
-    point = Point(key, kind, plan_label(plan), plan, seed, chips, {})
+class Given(NamedTuple):
+    """A plan that nobody searched for."""
+
+    kind: str  # uniform | all_vq | train
+    label: str
+    plan: Plan
+    chips: tuple[ChipChoice, ...]
+
+
+def plan_job(study: Study, run: Path, given: Given, seed: int) -> Job:
+    """Fine-tune a given plan and measure it on its chips."""
+    key = f"{given.kind}-{content_key(given.plan.model_dump())}-{seed}"
+    point = Point(key, given.kind, given.label, given.plan, seed, given.chips, {})
     return _job(key, study.train.tune_images, _plan, study, run, (point,), (f"float-{seed}",))
 
 

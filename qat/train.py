@@ -20,14 +20,23 @@ Tick = Callable[[int], None]  # told how many images were just trained on
 
 
 class Part(NamedTuple):
-    """Images uint8 [N, C, H, W] and labels int64 [N] of one part of the training set."""
+    """Images [N, C, H, W], bytes or floats, and labels int64 [N] of one part of the training set."""
 
     x: Tensor
     y: Tensor
 
     def images(self, index: Tensor | slice) -> Tensor:
-        """Float32 in [0, 1]."""
-        return self.x[index].float().div_(255)
+        """Float32 as the network takes them: bytes become [0, 1]."""
+        chosen = self.x[index]
+        return chosen.float().div_(255) if self.is_bytes else chosen
+
+    @property
+    def is_bytes(self) -> bool:
+        return self.x.dtype == torch.uint8
+
+    def input_step(self, bits: int) -> float | None:
+        """8 bits hold bytes exactly; any other input's step is calibrated."""
+        return 1 / 255 if self.is_bytes and bits == 8 else None
 
 
 class TrainingData(NamedTuple):

@@ -9,7 +9,6 @@ from torch import nn
 
 from cimsim.study import Training
 from qat.attach import calibrate, parameter_groups, quantize
-from qat.nas import INPUT_STEP
 from qat.schemes import Codebook
 from qat.train import Tick, TrainingData, accuracy, batches, one_cycle, set_rate, step_on
 from workloads.plan import Plan
@@ -26,8 +25,8 @@ def tune(
     """
     calibration = data.train.images(slice(0, settings.calibration_images))
     quantize(model, plan, example_input=calibration[:1], seed=seed)
-    bits = {choice.activation_bits for choice in plan.layers.values()}
-    calibrate(model, calibration, input_step=INPUT_STEP if bits == {8} else None)
+    bits = max(choice.activation_bits for choice in plan.layers.values())
+    calibrate(model, calibration, input_step=data.train.input_step(bits))
     optimizer = torch.optim.AdamW(tuning_groups(model, settings.tune_lr))
     total, per_epoch = settings.tune_images // settings.batch, len(data.train.y) // settings.batch
     best, best_state = -1.0, {}

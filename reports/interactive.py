@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from math import log10
 from typing import Any
 
 import pandas as pd
@@ -60,10 +61,11 @@ def front_fragment(run: Run) -> str:
             annotation_text=f"float {percent(accuracy)}", annotation_position="top left",
         )  # fmt: skip
     low, high = accuracy_range(points)
-    ticks = log_ticks(points["x"].min() / 3, points["x"].max() * 3)
+    left, right = points["x"].min() / 1.35, points["x"].max() * 1.35
+    ticks = log_ticks(left, right)
     figure.update_layout(**LOOK, height=560, legend={"orientation": "h", "y": -0.16, "yanchor": "top"})
-    figure.update_xaxes(**GRID, type="log", title_text=f"energy per image ({unit})", tickvals=ticks,
-                        ticktext=[digits3(tick) for tick in ticks])  # fmt: skip
+    figure.update_xaxes(**GRID, type="log", range=[log10(left), log10(right)], title_text=f"energy per image ({unit})")
+    figure.update_xaxes(tickvals=ticks, ticktext=[digits3(tick) for tick in ticks])
     figure.update_yaxes(**GRID, range=[100 * low, 100 * high], title_text="accuracy through the arrays (%)")
     return _fragment(figure, "front")
 

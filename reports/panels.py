@@ -93,7 +93,7 @@ def _plans(run: Run, rows: Frame) -> Figure:
     chips = list(rows["chip"].unique())
     colours = format_colours(name for _, row in rows.iterrows() for name in run.formats_of(row).values())
     layers = [max((list(run.plan_of(row)) for _, row in _of(rows, chip).iterrows()), key=len) for chip in chips]
-    num_columns = rows.groupby("chip").size().max()
+    num_columns = max(4, rows.groupby("chip").size().max())  # fewer would stretch the cells
     heights = [len(names) + 2.6 for names in layers]
     figure = Figure(figsize=(max(6.0, 1.6 + 0.95 * num_columns), 0.34 * sum(heights) + 0.5), layout="constrained")
     grid = figure.subplots(len(chips), 1, squeeze=False, height_ratios=heights)[:, 0]

@@ -32,10 +32,12 @@ def pareto_figure(results: pd.DataFrame, path: Path) -> list[Path]:
 def plot_front(rows: list[dict], path: Path) -> list[Path]:
     """Draws the front of your own results: one dict per evaluation; returns the files written.
 
-    Keys: `energy_pj` (per inference) and `array_accuracy` (0 to 1); optional `chip`, `label`, `seed`, `kind`
+    Keys: `energy_pj` (per inference) and `array_accuracy` or, if not measured through arrays, `accuracy` (0 to 1);
+    optional `chip`, `label`, `seed`, `kind`
     (`search`, `uniform`, `all_vq`, `random`), `ideal_accuracy`, `float_accuracy`. Rows that share chip and
     label are seeds of one point. Raises InputError for rows without the two numbers.
     """
+    rows = [{"array_accuracy": row["accuracy"]} | row if "accuracy" in row else row for row in rows]
     problems = [
         f"row {i + 1}.{key}: missing: must be a number"
         for i, row in enumerate(rows)

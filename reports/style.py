@@ -23,8 +23,11 @@ TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
 
 
 def signed(value: float, decimals: int = 1) -> str:
-    """`value` with its sign, a true minus, and a dash for NaN."""
-    return "–" if isnan(value) else f"{value:+.{decimals}f}".replace("-", "−")
+    """`value` with its sign (none for zero), a true minus, and a dash for NaN."""
+    if isnan(value):
+        return "–"
+    rounded = round(value, decimals) + 0.0  # turns -0.0 into 0.0
+    return f"{rounded:{'+' if rounded else ''}.{decimals}f}".replace("-", "−")
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:
@@ -113,9 +116,9 @@ def points(fraction: float) -> str:
 
 
 def digits3(value: float) -> str:
-    """Three significant digits without an exponent, thousands apart."""
+    """Three significant digits, thousands apart; an exponent only for what is very large or small."""
     if isnan(value):
         return "–"
-    if abs(value) >= 100:
+    if 100 <= abs(value) < 1e6:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"

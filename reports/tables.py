@@ -108,20 +108,20 @@ def variants_table(run: Run) -> Table:
 
 
 def sources_table(run: Run) -> Table:
-    """Every constant once, assumptions first and marked."""
+    """Every constant once with all parts that use it, assumptions first and marked."""
     used: dict[tuple, set[str]] = {}
     for cost in run.costs.values():
         for source in cost.get("sources", []):
-            item = tuple(source.get(name) for name in ("part", "kind", "text", "low", "nominal", "high", "unit"))
-            used.setdefault(item, set()).add(cost["chip"])
-    ordered = sorted(used, key=lambda item: (item[1] != "assumption", *map(str, item)))
-    body = [
-        [part.replace("_", " "), kind, text, _value(nominal, unit), _band(low, high, unit),
-         ", ".join(sorted(used[part, kind, text, low, nominal, high, unit]))]
-        for part, kind, text, low, nominal, high, unit in ordered
-    ]  # fmt: skip
-    marked = tuple(i for i, item in enumerate(ordered) if item[1] == "assumption")
-    return Table(["part", "kind", "source", "value", "band", "chips"], body, 3, marked)
+            item = tuple(source.get(name) for name in ("kind", "text", "low", "nominal", "high", "unit"))
+            used.setdefault(item, set()).add(str(source.get("part")).replace("_", " "))
+    ordered = sorted(used, key=lambda item: (item[0] != "assumption", sorted(used[item]), *map(str, item)))
+    body = []
+    for item in ordered:
+        kind, text, low, nominal, high, unit = item
+        parts = ", ".join(sorted(used[item]))
+        body.append([kind, text, parts, _value(nominal, unit), _band(low, high)])
+    marked = tuple(i for i, item in enumerate(ordered) if item[0] == "assumption")
+    return Table(["kind", "source", "parts", "value", "band"], body, 3, marked)
 
 
 def masked_table(run: Run) -> Table:
@@ -159,7 +159,10 @@ def warnings_of(run: Run) -> list[str]:
     for cost in run.costs.values():
         for text in cost.get("warnings", []):
             found.setdefault(text, set()).add(cost["chip"])
-    return [f"{', '.join(sorted(chips))}: {text}" for text, chips in sorted(found.items())]
+    return [
+        text if any(text.startswith(chip) for chip in chips) else f"{', '.join(sorted(chips))}: {text}"
+        for text, chips in sorted(found.items())
+    ]
 
 
 def always_on(run: Run) -> list[str]:
@@ -210,7 +213,7 @@ def _value(nominal: Any, unit: Any) -> str:
     return "–" if nominal is None else f"{digits3(float(nominal))} {unit or ''}".strip()
 
 
-def _band(low: Any, high: Any, unit: Any) -> str:
+def _band(low: Any, high: Any) -> str:
     if low is None or high is None or low == high:
         return "–"
-    return f"{digits3(float(low))} to {digits3(float(high))} {unit or ''}".strip()
+    return f"{digits3(float(low))} to {digits3(float(high))}"

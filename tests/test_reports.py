@@ -15,7 +15,7 @@ from reports.page import write_report
 from reports.panels import energy_by_component, variant_changes
 from reports.plots import pareto_figure
 from reports.seeds import summarize
-from reports.style import FAMILY_COLOURS, energy, format_colours, short_format
+from reports.style import FAMILY_COLOURS, energy, format_colours, short_format, signed
 from reports.tables import always_on, masked_table, sources_table
 from reports.verdict import verdicts
 from workloads.errors import InputError
@@ -65,7 +65,7 @@ def test_page_has_all_sections_and_needs_no_network(reported):
 
 def test_page_tells_plans_sources_settings_and_always_on(reported):
     page = (reported / "report.html").read_text()
-    for text in ("uniform linear-4", "vq-4x256-e4-s0", "ROM read energy", "0.004 to 0.03 pJ/bit", "4002c08e1",
+    for text in ("uniform linear-4", "vq-4x256-e4-s0", "ROM read energy", "0.004 to 0.03", "4002c08e1",
                  "needs a codebook ROM, and this chip has none", "adc.bits=5", "digital 1,000 MHz",
                  "isaac: 7 mJ per image", *LAYERS):  # fmt: skip
         assert text in page, text
@@ -182,9 +182,9 @@ def test_variants_are_compared_with_the_same_plan(reported):
 
 def test_sources_appear_once_with_assumptions_first_and_marked(reported):
     table = sources_table(read_run(reported))
-    assert [row[1] for row in table.rows] == ["assumption", "citation"]
+    assert [row[0] for row in table.rows] == ["assumption", "citation"]
     assert table.marked == (0,)
-    assert table.rows[0][-1] == "isaac, sram-rom"
+    assert table.rows[0][2:] == ["codebook rom", "0.012 pJ/bit", "0.004 to 0.03"]
     assert always_on(read_run(reported)) == ["isaac: 7 mJ per image"]
 
 
@@ -285,4 +285,5 @@ def test_format_names_and_colours():
     colours = format_colours(names)
     assert len(set(colours.values())) == len(names)
     assert colours["linear-2"] == FAMILY_COLOURS["linear"][0]
+    assert [signed(value) for value in (-0.01, 0.25, -3.0, float("nan"))] == ["0.0", "+0.2", "−3.0", "–"]
     assert [energy(value) for value in (1.234, 45_600.0, 7e9)] == ["1.23 pJ", "45.6 nJ", "7 mJ"]

@@ -1,0 +1,81 @@
+"""The training front end for anyone's module: search a plan, tune it, keep the module as it was."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cimsim.engine import simulate
+from cimsim.spec import Chip
+from cimsim.study import Training
+from cimsim.table import build_table
+from qat.attach import quantize
+from qat.nas import Budgets, SearchSettings, supernet, warm
+from qat.nas import search as run_search
+from qat.train import Part, TrainingData
+from qat.tune import tune as run_tune
+from workloads.capture import capture
+from workloads.datasets import split
+from workloads.errors import InputError
+from workloads.format import DEFAULT_FORMATS
+from workloads.plan import LayerPlan, Plan
+
+
+class Tuned(NamedTuple):
+    """A fine-tuned copy and its accuracy on images held out from training."""
+
+    model: nn.Module
+    accuracy: float
+
+
+def search(
+    model: nn.Module, x: Tensor, y: Tensor, chip: Chip, *, budget: float,
+    formats: Sequence[str] = DEFAULT_FORMATS, images: int = 60_000, seed: int = 0,
+) -> Plan:  # fmt: skip
+    """The plan for a trained module on a chip: formats per layer within an energy budget.
+
+    `x` [N, C, H, W] (bytes, or floats as the module takes them) and `y` [N] are training data; a tenth each
+    goes to the architecture and to the choice. `budget` is the energy per image as a share of the dearest plan's.
+    Raises InputError for a module or budget that the chip cannot serve, RunError if no plan fits.
+    """
+    data, network = _training_data(x, y), capture(model, _one(x), "network")
+    table = build_table(network, chip, tuple(formats))
+    budgets = Budgets(budget * table.reference_pj())
+    if problem := table.budget_problem(budget):
+        raise InputError("search", [problem])
+    net = copy.deepcopy(model)
+    settings = SearchSettings(images, min(128, len(data.train.y)), 1e-3, 0.05, seed=seed)
+    mixtures = supernet(net, table.candidates(), 8, data.train, 512, seed)
+    warm(net, mixtures, data, settings._replace(images=images // 3))
+
+    def plan_of(choice: dict[str, str]) -> Plan:
+        return Plan(network="network", layers={name: LayerPlan(format=fmt) for name, fmt in choice.items()})
+
+    def fits(choice: dict[str, str]) -> bool:
+        return simulate(network, chip, plan_of(choice)).energy_pj <= budgets.energy_pj
+
+    return plan_of(run_search(net, mixtures, table, budgets, fits, data, settings).formats)
+
+
+def tune(model: nn.Module, plan: Plan, x: Tensor, y: Tensor, *, images: int = 150_000, seed: int = 0) -> Tuned:
+    """A quantized, fine-tuned copy of a trained module. `x` and `y` as for `search`."""
+    data, net = _training_data(x, y), copy.deepcopy(model)
+    settings = Training(tune_images=images, batch=min(128, len(data.train.y)))
+    return Tuned(net, run_tune(net, plan, data, settings, seed))
+
+
+def _training_data(x: Tensor, y: Tensor) -> TrainingData:
+    parts = split(len(y), {"train": 8, "arch": 1, "validation": 1})
+    index = {name: torch.from_numpy(part) for name, part in parts.items()}
+    return TrainingData(*(Part(x[index[k]], y[index[k]]) for k in ("train", "arch", "validation")), "")
+
+
+def _one(x: Tensor) -> Tensor:
+    return Part(x, x).images(slice(0, 1))
+
+
+__all__ = ["Tuned", "capture", "quantize", "search", "tune"]
