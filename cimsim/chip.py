@@ -77,7 +77,7 @@ class Chip(Frozen):
     note: str = ""
     node_nm: float = Field(ge=7, le=130)
     supply_v: float = Field(gt=0.3, le=2.0)
-    clocks_hz: dict[str, Annotated[int, Field(gt=0)]]
+    clocks_hz: dict[str, Annotated[int, Field(gt=0, le=10**12)]]
     schedule: Literal["pipelined", "layer_by_layer"]
     pipeline: Pipeline
     mesh: Mesh | None = None

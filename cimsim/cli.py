@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -12,26 +14,39 @@ from cimsim import __version__, screen
 from workloads.errors import InputError, RunError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
-    help="Co-design compute-in-memory chips and quantized networks: exact cycles, sourced energy, measured accuracy.",
-)  # fmt: skip
-chips_app = typer.Typer(no_args_is_help=True, help="Chips that come with cimsim.")
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+chips_app = typer.Typer(
+    no_args_is_help=True, help="Chips that come with cimsim.", epilog="Example: `cimsim chips show isaac --json`"
+)
 app.add_typer(chips_app, name="chips")
+
+DEBUG = "--debug"  # taken from the command line before any command sees it, so that it may stand anywhere
+INTERRUPTED = 130  # Typer's exit code after Ctrl-C
+TRAINING = ("torch", "safetensors", "sklearn", "dask", "distributed")  # the extra [train]
+REPORTING = ("matplotlib", "pandas", "jinja2", "plotly")  # the extra [report]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 StudyFile = Annotated[Path, typer.Argument(help="A study YAML (see `cimsim init study`).", show_default=False)]
 RunDirOption = Annotated[Path | None, typer.Option("--run-dir", help="Where results go [default: runs/NAME].")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Start of every random number.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, max=64, help="Processes [default: the study's].")]
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"cimsim {__version__}")
         raise typer.Exit
+
+
+@app.callback(epilog="Example: `cimsim simulate lenet5 --chip isaac`")
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show a traceback when something fails; may stand anywhere.")] = False,
+) -> None:
+    """Co-design compute-in-memory chips and quantized networks: exact cycles, sourced energy, measured accuracy."""
 
 
 @app.command()
@@ -73,14 +88,17 @@ def sweep(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = Non
     from cimsim.study import load_study
     from cimsim.sweep import run_sweep
 
-    screen.show_rows(run_sweep(load_study(study), run_dir, workers), json)
+    swept = run_sweep(load_study(study), run_dir, workers)
+    screen.show_rows(swept.rows, json)
+    screen.show_refused(swept.refused)
+    screen.say(f"Results: {swept.path / 'results.csv'}")
 
 
 @app.command()
 def train(
     study: StudyFile,
     plan: Annotated[str, typer.Option("--plan", help="A plan JSON, or one format for all layers.")] = "linear-8",
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Seed = 0,
     run_dir: RunDirOption = None,
     json: Json = False,
 ) -> None:
@@ -88,11 +106,11 @@ def train(
 
     Example: `cimsim train examples/fashion_mnist.yaml --plan linear-4`
     """
-    _needs_training("train")
+    _needs(TRAINING)
     from cimsim.study import load_study
     from qat.codesign import train_one
 
-    screen.show_rows(train_one(load_study(study), plan, seed, run_dir), json)
+    screen.show_rows(train_one(load_study(study, for_training=True), plan, seed, run_dir), json)
 
 
 @app.command()
@@ -100,7 +118,7 @@ def search(
     study: StudyFile,
     chip: Annotated[str, typer.Option("--chip", help="One chip of the study.")],
     budget: Annotated[float, typer.Option("--budget", min=0.01, max=2.0, help="Energy, as a share of linear-8's.")],
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Seed = 0,
     run_dir: RunDirOption = None,
     json: Json = False,
 ) -> None:
@@ -108,11 +126,11 @@ def search(
 
     Example: `cimsim search examples/fashion_mnist.yaml --chip sram-rom --budget 0.4`
     """
-    _needs_training("search")
+    _needs(TRAINING)
     from cimsim.study import load_study
     from qat.codesign import search_one
 
-    screen.show_plan(search_one(load_study(study), chip, budget, seed, run_dir), json)
+    screen.show_plan(search_one(load_study(study, for_training=True), chip, budget, seed, run_dir), json)
 
 
 @app.command()
@@ -121,12 +139,13 @@ def codesign(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = 
 
     Example: `cimsim codesign examples/fashion_mnist.yaml`
     """
-    _needs_training("codesign")
+    _needs(TRAINING + REPORTING)
     from cimsim.study import load_study
     from qat.codesign import run_codesign
-    from reports.page import write_report
 
-    run = run_codesign(load_study(study), run_dir, workers)
+    run = run_codesign(load_study(study, for_training=True), run_dir, workers)
+    from reports.page import write_report  # after the long work, which needs none of what this imports
+
     page = write_report(run.path)
     screen.show_rows(run.rows(), json)
     screen.say(f"Report: {page}")
@@ -141,7 +160,7 @@ def report(
 
     Example: `cimsim report runs/fashion_mnist`
     """
-    _needs_training("report")
+    _needs(REPORTING)
     from cimsim.rundir import RunDir
     from reports.page import write_report
 
@@ -198,35 +217,56 @@ def init(
     write_starter(what, path, json)
 
 
-def _needs_training(command: str) -> None:
+def _needs(modules: tuple[str, ...]) -> None:
     """Training and reports are extras; say so instead of failing on an import."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("torch", "safetensors", "matplotlib", "pandas", "jinja2") if find_spec(name) is None]
+    missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise InputError(f"cimsim {command}", [f"needs {', '.join(missing)}: pip install 'cimsim[all]'"])
+        raise InputError("cimsim", [f"this command needs {', '.join(missing)}: pip install 'cimsim[all]'"])
 
 
 def main() -> None:
     """Run a command. Wrong input ends with exit code 2, failed work with 1, and no traceback without --debug."""
-    debug = "--debug" in sys.argv
+    arguments = sys.argv[1:]
     try:
-        app()
-    except InputError as error:
-        _leave(str(error), 2, debug)
-    except (RunError, OSError, MemoryError) as error:
-        _leave(f"{type(error).__name__}: {error}" if not isinstance(error, RunError) else str(error), 1, debug)
-    except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on where it stopped", 1, debug)
+        _run([argument for argument in arguments if argument != DEBUG])
     except Exception as error:
-        _leave(f"internal error: {type(error).__name__}: {error} (run with --debug for a traceback)", 1, debug)
+        if DEBUG in arguments:
+            traceback.print_exc()
+        else:
+            print(_message(error), file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
 
 
-def _leave(message: str, code: int, debug: bool) -> None:
-    if debug:
-        raise  # noqa: PLE0704  the caller is an except block
-    print(message, file=sys.stderr)
-    sys.exit(code)
+def _run(arguments: list[str]) -> None:
+    """Typer leaves through SystemExit; what is still unwritten by then may fail to be written."""
+    try:
+        app(arguments)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        _flush()
+        raise
+
+
+def _flush() -> None:
+    """A full disk behind standard output is an error of this command, not of the interpreter's end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, InputError | RunError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'output'}: {error.strerror or error}: free space or fix permissions"
+    if isinstance(error, MemoryError):
+        return "out of memory: use fewer --workers or a smaller network"
+    return f"internal error: {type(error).__name__}: {error} (run with --debug for a traceback)"
 
 
 if __name__ == "__main__":

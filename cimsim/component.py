@@ -102,7 +102,7 @@ class Component(Frozen, ABC):
     shared_by: int = Field(default=1, ge=1)
     per: Literal["level", "row", "column"] = "level"
     role: str = ""
-    peak_rate_hz: int | None = Field(default=None, gt=0)
+    peak_rate_hz: int | None = Field(default=None, gt=0, le=10**12)
     leakage_scale: float = Field(default=1.0, ge=0)
     stated: Stated | None = None
     assumptions: tuple[Assumption, ...] = ()

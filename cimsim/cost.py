@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cimsim.dataflow.work import Actions
-from cimsim.spec import Chip
+if TYPE_CHECKING:  # commands that only print reports start without the simulator
+    from cimsim.dataflow.work import Actions
+    from cimsim.spec import Chip
 
 OP_CONVENTION = "2 operations per multiply-accumulate, at the plan's activation and weight bits"
 DATA_ACTIONS = {("crossbar", "read_cell"): ("input", "cell"), ("dac", "drive"): ("input",)}
@@ -18,7 +19,21 @@ EnergyPj = dict[str, dict[str, float]]  # component -> action -> pJ
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One node's share. Energy is dynamic, for one image, its share of weight loading included."""
+    """One node's share; the first is the network's input. Energy is dynamic, for one image, its share of
+    weight loading included; `counts` are the actions behind it, weight loading apart.
+
+    Pipelined, latency runs from the node's first block at work to its last result; layer by layer it begins
+    with the node's turn, so that weight loading is in it. `stall_cycles` divide what of it is lost, each
+    cycle under one cause and rounded up to a cycle of the array clock:
+      dependency        operands are not made yet
+      mesh              operands are made, and wait for or cross mesh links
+      dram              operands or weights wait for (operands: or cross) the outer memory's channel
+      index_starvation  the writer of weights waits for weights on their way to it
+      index, rom_port   the writer waits for index words, for the ports or the latency of ROM or decoder
+      adc               arrays hold a finished read that waits for converters
+      output            arrays hold a finished read that waits for the stages after the converters
+      fetch             arrays wait for operands from the tile's own buffer
+    """
 
     name: str
     dataflow: str
@@ -73,19 +88,34 @@ class CostReport:
         return plain
 
 
-def price(actions: Actions, chip: Chip, densities: dict[str, float] | None = None) -> EnergyPj:
-    """Energy by component and action. Parts a chip does not have cost nothing.
+class Prices:
+    """What each action costs on one chip, looked up once."""
 
-    `densities` (`input`: share of ones streamed in, `cell`: mean cell level) scale what depends on data.
-    """
-    energy: EnergyPj = defaultdict(dict)
-    for (kind, role, action), count in sorted(actions.items()):
-        part = chip.part(kind, role) or chip.part(kind)  # a kind's only part plays all its roles
-        if part is None or count == 0:
-            continue
-        unit_pj = part.component.energy_pj(action, chip.technology) * _data_factor(kind, action, densities)
-        energy[part.name][action] = energy[part.name].get(action, 0.0) + count * unit_pj
-    return dict(energy)
+    def __init__(self, chip: Chip):
+        self.chip = chip
+        self._known: dict[tuple[str, str, str], tuple[str, float]] = {}
+
+    def unit(self, kind: str, role: str, action: str) -> tuple[str, float]:
+        """Name of the part that acts and its pJ per action; ("", 0) for a part the chip does not have."""
+        key = (kind, role, action)
+        if key not in self._known:
+            part = self.chip.part(kind, role) or self.chip.part(kind)  # a kind's only part plays all its roles
+            price_pj = part.component.energy_pj(action, self.chip.technology) if part else 0.0
+            self._known[key] = (part.name if part else "", price_pj)
+        return self._known[key]
+
+    def price(self, actions: Actions, densities: dict[str, float] | None = None) -> EnergyPj:
+        """Energy by component and action. Parts a chip does not have cost nothing.
+
+        `densities` (`input`: share of ones streamed in, `cell`: mean cell level) scale what depends on data.
+        """
+        energy: EnergyPj = defaultdict(dict)
+        for (kind, role, action), count in sorted(actions.items()):
+            name, unit_pj = self.unit(kind, role, action)
+            if name and count:
+                spent_pj = count * unit_pj * _data_factor(kind, action, densities)
+                energy[name][action] = energy[name].get(action, 0.0) + spent_pj
+        return dict(energy)
 
 
 def _data_factor(kind: str, action: str, densities: dict[str, float] | None) -> float:
@@ -102,7 +132,7 @@ def total_pj(energy: EnergyPj) -> float:
 
 def add_energy(parts: list[tuple[EnergyPj, float]]) -> EnergyPj:
     """Weighted sum of energies by component and action."""
-    result: dict[str, Counter] = defaultdict(Counter)
+    result: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for energy, weight in parts:
         for name, actions in energy.items():
             for action, value in actions.items():

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import inf
 
-from cimsim import cost, rates
-from cimsim.cost import CostReport
+from cimsim import accounts, cost, traffic
+from cimsim.accounts import Account, Densities
+from cimsim.cost import CostReport, Prices
 from cimsim.dataflow import DATAFLOWS, LayerWork
-from cimsim.dataflow.work import array_job, compute_actions
+from cimsim.dataflow.work import array_job, compute_actions, deliveries, input_bits
+from cimsim.deployment import Deployment, deploy, is_resident
 from cimsim.events import Timeline, run
+from cimsim.kernels import count_mvm
 from cimsim.mapping import Unmappable, place
-from cimsim.pricing import Densities, Reporter, digital_actions, full_load_actions, input_actions, mesh_actions
-from cimsim.schedule import alone_tasks, buffer_chunks, build_tasks, digital_tasks_ps
+from cimsim.schedule import alone_tasks, buffer_chunks, build_tasks, fixed_ps
 from cimsim.spec import Chip
 from workloads.errors import InputError
-from workloads.layer import Layer, Network
+from workloads.layer import Layer, Network, Node
 from workloads.plan import LayerPlan, Plan
 
 
@@ -31,9 +33,7 @@ def simulate(
 
     Raises InputError that names every layer which the chip cannot hold or decode, and why.
     """
-    return simulate_timeline(
-        network, chip, plan, images_per_weight_load=images_per_weight_load, densities=densities
-    )[0]  # fmt: skip
+    return simulate_timeline(network, chip, plan, images_per_weight_load=images_per_weight_load, densities=densities)[0]
 
 
 def simulate_timeline(
@@ -49,17 +49,27 @@ def simulate_timeline(
     works = layer_works(network, chip, plan)
     resident = is_resident(works, chip)
     _check_reload(network, works, chip, resident)
-    images = images_per_weight_load or (inf if resident else 1)
-    tasks = build_tasks(network, works, chip, resident)
-    pipelined = resident and chip.schedule == "pipelined"
-    timeline = run(tasks, pipelined=pipelined, buffer_chunks=buffer_chunks(chip))
-    report = Reporter(network, chip, plan, works, resident, images, densities or {}, timeline).report(tasks)
-    return report, timeline
+    images = images_of(images_per_weight_load, resident)
+    deployment = deploy(network, chip, works, resident)
+    timeline = run(build_tasks(deployment), pipelined=deployment.pipelined, buffer_chunks=buffer_chunks(chip))
+    account = Account(deployment, timeline, images, densities or {}, Prices(chip))
+    return accounts.report(account, plan), timeline
+
+
+def images_of(images_per_weight_load: float | None, resident: bool) -> float:
+    """Images that share one weight load; by default all if the weights stay, one if not. Raises InputError below 1."""
+    images = images_per_weight_load if images_per_weight_load is not None else inf if resident else 1.0
+    if not images >= 1:
+        raise InputError("simulate", [f"images_per_weight_load = {images}: must be >= 1"])
+    return images
 
 
 def layer_works(network: Network, chip: Chip, plan: Plan) -> dict[str, LayerWork]:
     """Place every layer and count its work. Raises InputError with all refusals at once."""
-    plan.check(network)
+    try:
+        plan.check(network)
+    except ValueError as error:
+        raise InputError("plan", str(error).split("; ")) from None
     works, problems = {}, list(_rom_problems(chip, plan))
     for layer in network.layers:
         try:
@@ -79,21 +89,17 @@ def layer_work(layer: Layer, choice: LayerPlan, chip: Chip) -> LayerWork:
     if reason := dataflow.refusal(fmt, chip):
         raise Unmappable(reason)
     placement = place(layer, fmt, chip)
+    job = array_job(layer, fmt, placement, chip, bits)
+    interval_ticks = count_mvm(job._replace(vectors=max(2, job.vectors))).interval  # the same between any two
     return LayerWork(
-        layer, fmt, name, placement,
-        array_job(layer, placement, chip, bits),
+        layer, fmt, name, placement, job, count_mvm(job), interval_ticks,
         compute_actions(layer, fmt, placement, chip, bits),
         dataflow.load_jobs(fmt, placement, chip),
         fmt.bits(layer).total,
-        dataflow.load_actions(layer, fmt, placement),
-        input_bits=layer.in_channels * layer.in_size[0] * layer.in_size[1] * bits,
-        output_bits=layer.num_outputs * layer.num_positions * bits,
+        dataflow.load_actions(layer, fmt, placement, chip),
+        input_bits(layer, bits),
+        deliveries(layer, placement, chip, bits),
     )  # fmt: skip
-
-
-def is_resident(works: Mapping[str, LayerWork], chip: Chip) -> bool:
-    """Whether all layers have arrays of their own, each starting on a fresh unit."""
-    return sum(work.placement.num_units for work in works.values()) <= chip.num_tiles * chip.units_per_tile
 
 
 def _check_reload(network: Network, works: Mapping[str, LayerWork], chip: Chip, resident: bool) -> None:
@@ -108,7 +114,7 @@ def _check_reload(network: Network, works: Mapping[str, LayerWork], chip: Chip, 
     )  # fmt: skip
 
 
-def _rom_problems(chip: Chip, plan: Plan):
+def _rom_problems(chip: Chip, plan: Plan) -> Iterator[str]:
     """The ROM holds every distinct book of the plan at once."""
     rom, books = chip.part("codebook_rom"), plan.codebooks()
     bits = sum(fmt.codebook_bits for fmt in books.values())
@@ -118,19 +124,22 @@ def _rom_problems(chip: Chip, plan: Plan):
 
 
 def cost_alone(
-    work: LayerWork, chip: Chip, resident: bool, images: float, densities: dict[str, float] | None
-) -> tuple[float, float, float]:
-    """Energy (pJ, leakage included), latency (ns) and array area (um2) of one layer with the chip to itself."""
-    timeline = run(alone_tasks(work, chip, resident), pipelined=resident, buffer_chunks=buffer_chunks(chip), trace=False)
-    compute = cost.price(work.actions + mesh_actions(work, chip), chip, densities)
-    load = cost.price(full_load_actions(work, chip), chip)
-    energy = cost.total_pj(compute) + cost.total_pj(load) / images + cost.leakage_pj(chip, timeline.latency_ps)
-    units = min(work.placement.num_units, chip.num_tiles * chip.units_per_tile)
-    return energy, timeline.latency_ps / 1000, units * rates.unit_area_um2(chip)
+    node: Node, work: LayerWork, deployment: Deployment, prices: Prices, images: float
+) -> tuple[float, float]:
+    """Energy (pJ, leakage included) and latency (ns) of one layer with the chip to itself, at stated densities."""
+    timeline = run(
+        alone_tasks(deployment, node, work), pipelined=deployment.pipelined,
+        buffer_chunks=buffer_chunks(deployment.chip), trace=False,
+    )  # fmt: skip
+    energy = accounts.node_energy(traffic.own_actions(node, work, deployment), work, prices, images)
+    return cost.total_pj(energy) + cost.leakage_pj(deployment.chip, timeline.latency_ps), timeline.latency_ps / 1000
 
 
-def fixed_cost(network: Network, chip: Chip) -> tuple[float, float]:
+def fixed_cost(deployment: Deployment, prices: Prices) -> tuple[float, float]:
     """Energy (pJ) and time (ns) that every plan pays: the input and the digital nodes."""
-    actions = sum((digital_actions(node, chip) for node in network.nodes if node.layer is None), input_actions(network, chip))
-    duration_ps = digital_tasks_ps(network, chip)
-    return cost.total_pj(cost.price(actions, chip)) + cost.leakage_pj(chip, duration_ps), duration_ps / 1000
+    network, chip, duration_ps = deployment.network, deployment.chip, fixed_ps(deployment)
+    actions = traffic.input_actions(network, chip)
+    for node in network.nodes:
+        if node.layer is None:
+            actions += traffic.own_actions(node, None, deployment)
+    return cost.total_pj(prices.price(actions)) + cost.leakage_pj(chip, duration_ps), duration_ps / 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,17 +15,26 @@ from workloads.plan import Plan
 def read_plan(text: str, network: Network) -> Plan:
     """The plan of this file, or the uniform plan of this format. Raises InputError."""
     path = Path(text)
-    if not path.exists():
-        try:
-            parse_format(text)
-        except ValueError as error:
-            raise InputError("--plan", [f"{text!r}: not a file, and {error}"]) from None
-        return Plan.uniform(network, text)
+    if path.suffix == ".json" or path.is_file():
+        return _read(path, network)
     try:
-        plan = Plan(**json.loads(path.read_text()))
-        plan.check(network)
+        parse_format(text)
+    except ValueError as error:
+        raise InputError("--plan", [f"{text!r}: not a file, and {error}"]) from None
+    return Plan.uniform(network, text)
+
+
+def _read(path: Path, network: Network) -> Plan:
+    try:
+        plan = Plan.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise InputError(str(path), problems_of(error)) from None
-    except (ValueError, TypeError, OSError) as error:
-        raise InputError(str(path), [str(error)]) from None
+        raise InputError(str(path), problems_of(error, Plan)) from None
+    except OSError as error:
+        raise InputError(str(path), [f"(whole file): cannot be read: {error.strerror}"]) from None
+    if plan.network != network.name:
+        raise InputError(str(path), [f"network = {plan.network!r}: must be {network.name!r}, which it is used for"])
+    try:
+        plan.check(network)
+    except ValueError as error:
+        raise InputError(str(path), str(error).split("; ")) from None
     return plan

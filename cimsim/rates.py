@@ -45,9 +45,9 @@ def _adcs_per_unit(chip: Chip) -> int:
     return part.component.count
 
 
-def arrays_per_adc(chip: Chip) -> int:
-    """Arrays whose columns one ADC converts, one after the other."""
-    return max(1, chip.arrays_per_unit // _adcs_per_unit(chip))
+def arrays_per_adc(chip: Chip, num_arrays: int) -> int:
+    """Arrays whose columns one ADC converts, one after the other, when `num_arrays` of a unit are in use."""
+    return ceil(min(num_arrays, chip.arrays_per_unit) / _adcs_per_unit(chip))
 
 
 def adcs_per_array(chip: Chip) -> int:
@@ -71,19 +71,14 @@ def bus_ps(chip: Chip, bits: int) -> int:
     return instant_ps(ceil(bits / part.component.width_bits), chip.clocks_hz["digital"]) if part else 0
 
 
-def activation_ps(chip: Chip, elements: int) -> int:
-    """Time for one tile's activation units to finish `elements` outputs."""
-    return _digital_ps(chip, "activation", elements)
+def digital_role(chip: Chip, role: str) -> str:
+    """The role of the lanes that do `role`'s work: its own, else the activation lanes' (which do everything)."""
+    return role if chip.part("digital", role) else "activation"
 
 
-def pool_ps(chip: Chip, operations: int) -> int:
-    """Time for one tile's pooling and adding units; activation units stand in where there are none."""
-    role = "pool" if chip.part("digital", "pool") else "activation"
-    return _digital_ps(chip, role, operations)
-
-
-def _digital_ps(chip: Chip, role: str, operations: int) -> int:
-    part = chip.part("digital", role)
+def digital_ps(chip: Chip, role: str, operations: int) -> int:
+    """Time for one tile's lanes of this role to finish `operations` (0 on a chip without digital lanes)."""
+    part = chip.part("digital", digital_role(chip, role)) or chip.part("digital")
     if part is None:
         return 0
     lanes = part.component.lanes * part.component.count
@@ -102,10 +97,25 @@ def write_ticks(chip: Chip) -> int:
     return max(1, ticks(crossbar(chip).write_ps, chip.clocks_hz["digital"]))
 
 
-def transfer_ps(chip: Chip, bits: int) -> int:
-    """Time for `bits` on a reserved mesh path, one flit a digital cycle (0 without routers)."""
+def transfer_ps(chip: Chip, bits: int, hops: int) -> int:
+    """Time for `bits` on a reserved mesh path of `hops` links: its head's way, then a flit a cycle."""
     part = chip.part("router")
-    return instant_ps(ceil(bits / part.component.flit_bits), chip.clocks_hz["digital"]) if part else 0
+    if part is None or hops == 0:
+        return 0
+    cycles = hops * part.component.hop_cycles + ceil(bits / part.component.flit_bits)
+    return instant_ps(cycles, chip.clocks_hz[part.component.clock])
+
+
+def map_buffer_bits(chip: Chip) -> int:
+    """Room for whole feature maps: the global buffer's, or that of all tile buffers without one."""
+    whole = chip.part("buffer", "global")
+    return whole.component.capacity_bits if whole else chip.num_tiles * tile_buffer_bits(chip)
+
+
+def tile_buffer_bits(chip: Chip) -> int:
+    part = chip.part("buffer", "tile")
+    assert part is not None, "load_chip refuses a chip without a tile buffer"
+    return part.component.capacity_bits
 
 
 def memory_ps(chip: Chip, bits: int) -> int:

@@ -8,10 +8,14 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from workloads.errors import InputError, RunError
+from workloads.yamlfile import read_mapping
 
 COLUMNS = (
     "key", "kind", "label", "chip", "vary", "seed", "budget_fraction", "budget_pj", "met",
@@ -19,12 +23,17 @@ COLUMNS = (
     "bits_per_weight", "float_accuracy", "ideal_accuracy", "array_accuracy", "test_images",
     "relaxation_gap", "discretization_gap", "contention_gap", "contention_gap_latency", "plan",
 )  # fmt: skip
+ROW_KEYS = ("key", "kind", "label", "chip", "seed")  # what every row has
 FOLDERS = ("rows", "plans", "weights", "costs", "timeline", "table", "figures", "checkpoints")
+
+
+PART = ".part"  # the end of a file that is being written
+FREE = "workers"  # the one key of a study that no result depends on
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds either the old or the new content. Raises RunError on a full disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -32,7 +41,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise RunError(f"{path}: cannot be written: {error.strerror}; free space or fix permissions, "
                        "then run the same command again") from None  # fmt: skip
 
@@ -50,29 +60,56 @@ class RunDir:
         self.path = path
 
     def open(self, study_text: str, manifest: Mapping[str, Any]) -> RunDir:
-        """Create the folders, or check that what is there belongs to this study and code."""
-        stored = self.path / "study.yaml"
-        if stored.exists() and stored.read_text() != study_text:
-            raise InputError(str(self.path), ["holds the run of another study: remove it, or name another --run-dir"])
+        """Create the folders, or check that what is there belongs to this study and these chips.
+
+        Raises InputError when it does not: remedies are in the message.
+        """
+        if problems := self._foreign(yaml.safe_load(study_text), manifest):
+            raise InputError(str(self.path), problems)
         try:
             for folder in FOLDERS:
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(str(self.path), [f"cannot be created: {error.strerror}; name another --run-dir"]) from None
-        write_atomically(stored, study_text.encode())
+        self._remove_leftovers()
+        if not self.has("study.yaml"):
+            write_atomically(self.path / "study.yaml", study_text.encode())
         self.write_json("manifest.json", manifest)
         return self
+
+    def _foreign(self, study: dict[str, Any], manifest: Mapping[str, Any]) -> list[str]:
+        """What differs between the run that is there and the one that is asked for."""
+        remedy = "remove the directory, or name another --run-dir"
+        if not self.has("study.yaml"):
+            return []
+        stored = read_mapping(self.path / "study.yaml", f"the study of a run ({remedy})")
+        changed = [key for key in stored | study if key != FREE and stored.get(key) != study.get(key)]
+        if changed:
+            return [f"study.yaml: is another study: {', '.join(changed)} changed: {remedy}"]
+        before = self.read_json("manifest.json").get("chips", {}) if self.has("manifest.json") else {}
+        now = manifest.get("chips", {})
+        return [f"manifest.json: chips.{name}: the chip file has changed since: {remedy}"
+                for name in before if before[name] != now.get(name)]  # fmt: skip
+
+    def _remove_leftovers(self) -> None:
+        """Files that a killed process was still writing."""
+        for path in self.path.glob(f"**/.*{PART}"):
+            if not _is_running(int(path.suffixes[-2][1:])):
+                path.unlink(missing_ok=True)
 
     def write_json(self, name: str, value: Any) -> None:
         write_atomically(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
-    def read_json(self, name: str) -> Any:
-        """The stored value. Raises InputError when the file is missing or broken."""
+    def read_json(self, name: str, culprit: str = "it", keys: Iterable[str] = ()) -> dict[str, Any]:
+        """The stored object. Raises InputError when it is missing, broken or lacks `keys`; deleting `culprit` helps."""
         try:
-            return json.loads((self.path / name).read_text())
+            value = json.loads((self.path / name).read_text())
+            if not isinstance(value, dict) or not value.keys() >= set(keys):
+                raise ValueError(" ".join(["must be a JSON object with", *keys]))
         except (OSError, ValueError) as error:
-            reason = f"{name}: cannot be read ({error}): delete it and run the same command again"
+            reason = f"{name}: cannot be used ({error}): delete {culprit} and run the same command again"
             raise InputError(str(self.path), [reason]) from None
+        return value
 
     def has(self, name: str) -> bool:
         return (self.path / name).exists()
@@ -81,14 +118,32 @@ class RunDir:
         self.write_json(f"rows/{row['key']}.json", dict(row))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every finished row, sorted by key."""
-        return [self.read_json(f"rows/{path.name}") for path in sorted((self.path / "rows").glob("*.json"))]
+        """Every finished row, sorted by key. Raises InputError that names every broken one."""
+        rows, problems = [], []
+        for path in sorted((self.path / "rows").glob("*.json")):
+            try:
+                rows.append(self.read_json(f"rows/{path.name}", "it and checkpoints/*.done", ROW_KEYS))
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(str(self.path), problems)
+        return rows
 
     def render_results(self) -> Path:
         """`results.csv`: the rows in a fixed order, without times."""
         target = self.path / "results.csv"
         write_atomically(target, results_csv(self.rows()).encode())
         return target
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it runs, for another user
+    return True
 
 
 def results_csv(rows: Iterable[Mapping[str, Any]]) -> str:

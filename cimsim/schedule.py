@@ -1,85 +1,83 @@
-"""From works to tasks: block times, operand needs, mesh paths and weight loads for the event layer."""
+"""From works to tasks: block times, operand needs, paths and weight loads for the event layer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import ceil
 
 from cimsim import rates
-from cimsim.dataflow.work import LayerWork
-from cimsim.events import Edge, Load, Task
-from cimsim.kernels import count_load, count_mvm
-from cimsim.records import Counts
+from cimsim.dataflow import LayerWork
+from cimsim.deployment import MAP_BITS, Deployment, digital_ops, digital_role, paths
+from cimsim.events import MEMORY, Edge, Load, Task
+from cimsim.kernels import count_load
 from cimsim.spec import Chip
 from cimsim.streams import needed_rows
-from workloads.layer import Network, Node
+from workloads.layer import Node
 
 
-def build_tasks(network: Network, works: Mapping[str, LayerWork], chip: Chip, resident: bool) -> list[Task]:
-    """Task 0 brings the input; then one task per node, in network order."""
-    homes = _homes(network, works, resident)
+def build_tasks(deployment: Deployment) -> list[Task]:
+    """Task 0 brings the input; then one task per node, in network order. A block is one output row."""
+    network = deployment.network
     index_of = {"input": 0} | {node.name: i + 1 for i, node in enumerate(network.nodes)}
-    tasks = [_input_task(network, chip)]
+    links = paths(deployment)
+    tasks = [_input_task(deployment)]
     for node in network.nodes:
         edges = tuple(
-            _edge(network, node, k, index_of[name], works, chip, rates.mesh_path(chip, homes[name], homes[node.name]))
-            for k, name in enumerate(node.inputs)
+            _edge(deployment, node, name, index_of[name], path)
+            for name, path in zip(node.inputs, links[node.name], strict=True)
         )
-        if node.layer is None:
-            tasks.append(_digital_task(node, edges, chip))
-        else:
-            work = works[node.name]
-            loads = () if resident else weight_loads(work, chip)
-            tasks.append(_layer_task(node, work, edges, loads, chip))
+        tasks.append(_task(deployment, node, deployment.works.get(node.name), edges))
     return tasks
 
 
-def alone_tasks(work: LayerWork, chip: Chip, resident: bool) -> list[Task]:
-    """One layer whose whole input is there at time 0."""
-    layer = work.layer
-    node = Node(name=layer.name, op="layer", layer=layer, out_shape=(layer.num_outputs, *layer.out_size))
-    edge = Edge(0, (0,) * layer.out_size[0])
-    return [Task("input", 1, 0, 0), _layer_task(node, work, (edge,), () if resident else weight_loads(work, chip), chip)]
+def alone_tasks(deployment: Deployment, node: Node, work: LayerWork) -> list[Task]:
+    """One layer whose input is there at time 0, in its tiles or in outer memory, and which starts the chip."""
+    rows = deployment.shape(node.inputs[0])[1]
+    edge = _edge(deployment, node, node.inputs[0], 0, ())
+    return [Task("input", rows, 0, 0), _task(deployment, node, work, (edge,))]
 
 
-def digital_tasks_ps(network: Network, chip: Chip) -> int:
+def fixed_ps(deployment: Deployment) -> int:
     """Time of the input and of the digital nodes, one after the other."""
-    tasks = [_input_task(network, chip)] + [_digital_task(n, (), chip) for n in network.nodes if n.layer is None]
-    return sum(task.blocks * task.work_ps for task in tasks)
+    nodes = [node for node in deployment.network.nodes if node.layer is None]
+    tasks = [_input_task(deployment)] + [_task(deployment, node, None, ()) for node in nodes]
+    edges = [_edge(deployment, node, name, 0, ()) for node in nodes for name in node.inputs]
+    moved = sum(edge.transfer_ps * (max(edge.need) + 1) for edge in edges)
+    return sum(task.blocks * task.work_ps for task in tasks) + moved
 
 
-def steady_counts(work: LayerWork) -> Counts:
-    """The unit's counts, with at least three vectors so that the interval is the steady one."""
-    return count_mvm(work.array_job._replace(vectors=max(3, work.array_job.vectors)))
+def _task(deployment: Deployment, node: Node, work: LayerWork | None, edges: tuple[Edge, ...]) -> Task:
+    chip, rows = deployment.chip, node.out_shape[1]
+    if work is None:
+        row_ps = rates.digital_ps(chip, digital_role(node), ceil(digital_ops(node) / rows))
+        return Task(node.name, rows, row_ps, 0, edges)
+    rate, interval = rates.converter_rate_hz(chip), work.interval_ticks
+    work_ps = rates.instant_ps(ceil(work.layer.num_positions / rows) * interval, rate)
+    if work.deliveries > 1 and deployment.stores.get(node.inputs[0]) == "memory":
+        work_ps = max(work_ps, rates.memory_ps(chip, ceil(deployment.map_bits(node.inputs[0]) / rows)))
+    latency_ps = rates.instant_ps(work.counts.first_result, rate) - rates.instant_ps(interval, rate)
+    loads = () if deployment.resident else weight_loads(work, chip)
+    return Task(node.name, rows, work_ps, latency_ps, edges, max(1, len(loads)), loads)
 
 
-def _layer_task(node: Node, work: LayerWork, edges: tuple[Edge, ...], loads: tuple, chip: Chip) -> Task:
-    counts, rate = steady_counts(work), rates.converter_rate_hz(chip)
-    rows = node.out_shape[1]
-    per_row = ceil(work.layer.num_positions / rows)
-    work_ps = rates.instant_ps(per_row * counts.interval, rate)
-    latency_ps = rates.instant_ps(counts.first_result, rate) - rates.instant_ps(counts.interval, rate)
-    return Task(node.name, rows, work_ps, latency_ps, edges, work.placement.rounds if loads else 1, loads)
+def _input_task(deployment: Deployment) -> Task:
+    channels, rows, columns = deployment.network.input_shape
+    row_ps = rates.memory_ps(deployment.chip, channels * columns * MAP_BITS)
+    return Task("input", rows, row_ps, 0, on_memory=deployment.chip.part("dram") is not None)
 
 
-def _digital_task(node: Node, edges: tuple[Edge, ...], chip: Chip) -> Task:
-    rows = node.out_shape[1]
-    return Task(node.name, rows, rates.pool_ps(chip, ceil(node.num_digital_ops / rows)), 0, edges)
+def _edge(deployment: Deployment, node: Node, name: str, producer: int, path: tuple[str, ...]) -> Edge:
+    """Rows of `name` on their way to `node`: through the outer memory if they wait there, else by `path`.
 
-
-def _input_task(network: Network, chip: Chip) -> Task:
-    channels, rows, columns = network.input_shape
-    return Task("input", rows, rates.memory_ps(chip, channels * columns * 8), 0, on_memory=chip.part("dram") is not None)
-
-
-def _edge(
-    network: Network, node: Node, k: int, producer: int, works: Mapping[str, LayerWork], chip: Chip, path: tuple
-) -> Edge:
-    name = node.inputs[k]
-    channels, rows, columns = network.input_shape if name == "input" else network.node(name).out_shape
-    bits = works[node.name].input_bits if node.layer else channels * rows * columns * 8
-    need = _needs(node, rows)
-    return Edge(producer, need, path, rates.transfer_ps(chip, ceil(bits / rows)) if path else 0)
+    A row in outer memory holds it for being read, and for being written if this is its first reader. Later
+    deliveries of the same map run behind the arrays' work, which is then at least as long as the reading.
+    """
+    chip, rows = deployment.chip, deployment.shape(name)[1]
+    need, row_bits = _needs(node, rows), ceil(deployment.map_bits(name) / rows)
+    if deployment.stores.get(name) == "memory":
+        first_reader = next(reader.name for reader in deployment.network.nodes if name in reader.inputs)
+        passes = 2 if first_reader == node.name else 1
+        return Edge(producer, need, (MEMORY,), rates.memory_ps(chip, row_bits * passes))
+    return Edge(producer, need, path, rates.transfer_ps(chip, row_bits, len(path)))
 
 
 def _needs(node: Node, in_rows: int) -> tuple[int, ...]:
@@ -96,46 +94,34 @@ def _needs(node: Node, in_rows: int) -> tuple[int, ...]:
     return tuple(int(row) for row in needed_rows(rows, in_rows, *window))
 
 
-def _homes(network: Network, works: Mapping[str, LayerWork], resident: bool) -> dict[str, int]:
-    """First tile of each node: resident layers follow each other, reloaded ones all start at tile 0."""
-    homes, next_tile = {"input": 0}, 0
-    for node in network.nodes:
-        if node.layer is None:
-            homes[node.name] = homes[node.inputs[0]]
-            continue
-        homes[node.name] = next_tile if resident else 0
-        next_tile += works[node.name].placement.num_tiles if resident else 0
-    return homes
-
-
 def weight_loads(work: LayerWork, chip: Chip) -> tuple[tuple[Load, ...], ...]:
-    """For each round, one load per tile that takes part."""
+    """For each round, one load per tile that takes part. Each array has the mean share of bits and of
+    filling time; a tile fills its arrays one after the other."""
     per_tile = chip.arrays_per_unit * chip.units_per_tile
-    fill_ticks = sum(count_load(job).ticks * count for job, count in work.load_jobs)
-    rounds, left = [], work.placement.num_arrays
-    for _ in range(work.placement.rounds):
-        in_round = min(left, per_tile * chip.num_tiles)
-        rounds.append(tuple(
-            _tile_load(work, chip, tile, min(per_tile, in_round - tile * per_tile), fill_ticks)
-            for tile in range(ceil(in_round / per_tile))
-        ))  # fmt: skip
-        left -= in_round
-    return tuple(rounds)
+    ticks = sum(count_load(job).ticks * count for job, count in work.load_jobs)
+    num_arrays, in_round = work.placement.num_arrays, per_tile * chip.num_tiles
+    return tuple(
+        tuple(
+            _tile_load(chip, (first - start) // per_tile, *(
+                total * min(first + per_tile, num_arrays) // num_arrays - total * first // num_arrays
+                for total in (work.load_bits, ticks)
+            ))
+            for first in range(start, min(start + in_round, num_arrays), per_tile)
+        )
+        for start in range(0, num_arrays, in_round)
+    )  # fmt: skip
 
 
-def _tile_load(work: LayerWork, chip: Chip, tile: int, arrays: int, fill_ticks: int) -> Load:
-    share = work.placement.num_arrays
-    bits, ticks = ceil(work.load_bits * arrays / share), ceil(fill_ticks * arrays / share)
+def _tile_load(chip: Chip, tile: int, bits: int, ticks: int) -> Load:
     chunk = min(chunk_bits(chip), bits)
     chunks = ceil(bits / chunk)
     rest = bits - (chunks - 1) * chunk
-    clock, path = chip.clocks_hz["digital"], rates.mesh_path(chip, 0, tile)
+    clock, path, memory = chip.clocks_hz["digital"], rates.mesh_path(chip, 0, tile), chip.part("dram")
     fill_ps = rates.instant_ps(ceil(ticks * chunk / bits), clock)
     fill_rest_ps = rates.instant_ps(ceil(ticks * rest / bits), clock)
-    memory = chip.part("dram")
     return Load(
         tile, chunks, rates.memory_ps(chip, chunk), rates.memory_ps(chip, rest), fill_ps, fill_rest_ps,
-        memory.component.latency_ps if memory else 0, path, rates.transfer_ps(chip, chunk) if path else 0,
+        memory.component.latency_ps if memory else 0, path, rates.transfer_ps(chip, chunk, len(path)),
     )  # fmt: skip
 
 
@@ -144,9 +130,7 @@ def chunk_bits(chip: Chip) -> int:
     index = chip.part("index_buffer")
     if index is not None:
         return index.component.capacity_bits // index.component.prefetch_blocks
-    buffer = chip.part("buffer", "tile")
-    assert buffer is not None, "load_chip refuses a chip without a tile buffer"
-    return buffer.component.capacity_bits // 2
+    return rates.tile_buffer_bits(chip) // 2
 
 
 def buffer_chunks(chip: Chip) -> int:

@@ -3,36 +3,68 @@
 from __future__ import annotations
 
 import json as json_text
-from collections.abc import Sequence
-from typing import Any
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from cimsim.cost import CostReport, total_pj
+from cimsim.cost import CostReport, LayerCost, total_pj
 from cimsim.spec import Chip
 from workloads.format import WeightFormat
 from workloads.plan import Plan
 
-
-def say(text: str) -> None:
-    """A line for people; standard output stays clean for JSON."""
+if TYPE_CHECKING:
     from rich.console import Console
 
-    Console(stderr=True, soft_wrap=True).print(text, highlight=False)
+NUMBER = r"(-?[\d.,]+(e-?\d+)?( \S+)?)?"  # with its unit, or nothing
+PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
+
+
+def say(text: str, style: str = "") -> None:
+    """A line for people on standard error; standard output stays clean for JSON."""
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True).print(text, style=style, highlight=False, markup=False)
 
 
 def _print_json(value: Any) -> None:
-    print(json_text.dumps(value, indent=1, sort_keys=False, default=str))
+    print(json_text.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if has_width else PIPE_WIDTH, highlight=False, markup=False)
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    from rich.console import Console
+    """Numbers to the right, words to the left; columns that are empty in every row are left out."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console().print(table)
+    text = [[str(cell) for cell in row] for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    kept = [i for i in range(len(columns)) if any(row[i] for row in text)]
+    for i in kept:
+        is_number = all(re.fullmatch(NUMBER, row[i]) for row in text)
+        table.add_column(columns[i], justify="right" if is_number else "left", overflow="fold")
+    for row in text:
+        table.add_row(*(row[i] for i in kept))
+    console = _console()
+    console.print(title, style="bold")
+    console.print(table)
+
+
+def _notes(lines: Sequence[tuple[str, str]]) -> None:
+    """A word, then what it says, wrapped under itself."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    for line in lines:
+        grid.add_row(*line)
+    _console().print(grid)
 
 
 def energy_text(energy_pj: float) -> str:
@@ -44,6 +76,7 @@ def energy_text(energy_pj: float) -> str:
 
 
 def time_text(duration_ns: float) -> str:
+    """Three figures and a unit that fits: ns, us, ms or s."""
     for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if duration_ns >= size:
             return f"{duration_ns / size:.3g} {unit}"
@@ -51,47 +84,75 @@ def time_text(duration_ns: float) -> str:
 
 
 def show_report(report: CostReport, json: bool) -> None:
+    """One simulated network: a line per layer, then the whole."""
     if json:
         return _print_json(report.to_dict())
-    rows = [
-        (c.name, c.format or c.dataflow, c.arrays or "", energy_text(c.energy_pj), time_text(c.latency_ns), c.bottleneck,
-         _largest(c.stall_cycles))
-        for c in report.layers
-    ]  # fmt: skip
-    title = f"{report.network} on {report.chip}, {report.plan}: one image"
-    _table(title, ("layer", "format", "arrays", "energy", "latency", "bottleneck", "main stall"), rows)
-    parts = sorted(report.energy_by_component_pj.items(), key=lambda item: -total_pj({item[0]: item[1]}))
-    share = ", ".join(f"{n} {100 * total_pj({n: a}) / max(report.dynamic_pj, 1e-9):.0f} %" for n, a in parts[:5])
-    say(f"energy   {energy_text(report.energy_pj)} per image ({share}); leakage {energy_text(report.leakage_pj)}"
-        + (f"; always-on parts would add {energy_text(report.always_on_pj)}" if report.always_on_pj else ""))  # fmt: skip
-    clock = report.clocks_hz[report.latency_clock]
-    say(f"latency  {time_text(report.latency_ns)} = {report.latency_cycles:,} cycles of the {report.latency_clock} clock "
-        f"({clock / 1e6:g} MHz); one image every {time_text(report.interval_ns)}, {report.schedule}")  # fmt: skip
-    say(f"area     {report.area_um2 / 1e6:.4g} mm2, of which arrays in use {report.area_used_um2 / 1e6:.4g} mm2")
-    say(f"weights  {report.weight_state}; images per weight load: {report.images_per_weight_load:g}")
-    say(f"         {report.tops_per_w:.3g} TOPS/W ({report.op_convention})")
+    columns = ("layer", "format", "arrays", "rounds", "energy", "share", "latency", "bottleneck", "main stall (cycles)")
+    _table(
+        f"{report.network} on {report.chip}, {report.plan}: one image",
+        columns, [_layer_cells(layer, report.dynamic_pj) for layer in report.layers],
+    )  # fmt: skip
+    _notes(_summary(report))
     for warning in report.warnings:
-        say(f"[yellow]warning[/yellow]  {warning}")
+        say(f"warning: {warning}", "yellow")
 
 
-def _largest(stalls: dict[str, int]) -> str:
+def _layer_cells(layer: LayerCost, whole_pj: float) -> tuple[Any, ...]:
+    return (
+        layer.name, layer.format or layer.dataflow, layer.arrays or "", layer.rounds if layer.rounds > 1 else "",
+        energy_text(layer.energy_pj), _share(layer.energy_pj, whole_pj), time_text(layer.latency_ns),
+        layer.bottleneck, _largest(layer.stall_cycles),
+    )  # fmt: skip
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else ""
+
+
+def _largest(stalls: Mapping[str, int]) -> str:
     cause = max(stalls, key=lambda name: stalls[name], default="")
     return f"{cause} {stalls[cause]:,}" if cause and stalls[cause] else "none"
+
+
+def _summary(report: CostReport) -> list[tuple[str, str]]:
+    parts = sorted(((total_pj({n: a}), n) for n, a in report.energy_by_component_pj.items()), reverse=True)
+    most = ", ".join(f"{name} {_share(energy, report.dynamic_pj)}" for energy, name in parts[:5] if energy)
+    always_on = f"; always-on parts, not counted, would add {energy_text(report.always_on_pj)}"
+    clock = report.clocks_hz[report.latency_clock]
+    return [
+        ("energy", f"{energy_text(report.energy_pj)} per image: {most}"),
+        ("", f"of which leakage {energy_text(report.leakage_pj)}" + (always_on if report.always_on_pj else "")),
+        ("latency", f"{time_text(report.latency_ns)} = {report.latency_cycles:,} cycles of the {report.latency_clock} "
+                    f"clock ({clock / 1e6:g} MHz)"),
+        ("throughput", f"one image every {time_text(report.interval_ns)}, {report.schedule.replace('_', ' ')}"),
+        ("area", f"{report.area_um2 / 1e6:.4g} mm2, of which arrays in use {report.area_used_um2 / 1e6:.4g} mm2"),
+        ("weights", f"{report.weight_state}; images per weight load: {report.images_per_weight_load:g}"),
+        ("efficiency", f"{report.tops_per_w:.3g} TOPS/W ({report.op_convention})"),
+    ]  # fmt: skip
 
 
 def show_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
     """Rows of a run: what was tried, what it costs, how accurate it is."""
     if json:
         return _print_json(list(rows))
+    has_seeds = len({row["seed"] for row in rows}) > 1
     order = sorted(rows, key=lambda r: (r["chip"], r.get("vary", ""), r["energy_pj"]))
-    _table(
-        f"{len(rows)} results",
-        ("plan", "chip", "vary", "seed", "energy", "latency", "accuracy (arrays)", "(ideal)", "bits/weight"),
-        [
-            (r["label"], r["chip"], r.get("vary", ""), r["seed"], energy_text(r["energy_pj"]), time_text(r["latency_ns"]),
-             _percent(r.get("array_accuracy")), _percent(r.get("ideal_accuracy")), f"{r['bits_per_weight']:.2f}")
-            for r in order
-        ],
+    columns = ("plan", "chip", "variant", "seed", "energy", "budget", "latency", "mm2", "arrays", "ideal", "bits")
+    _table(f"{len(rows)} results", columns, [_row_cells(row, has_seeds) for row in order])
+    notes = [("mm2", "area of the chip"), ("bits", "stored bits per weight, codebooks and scales included")]
+    if any(row.get("budget_pj") for row in rows):
+        notes.append(("budget", "energy as a share of the budget that the plan was searched for"))
+    if any(row.get("array_accuracy") is not None for row in rows):
+        notes.append(("arrays", "accuracy through the modelled arrays; ideal: of the same integers without them"))
+    _notes(notes)
+
+
+def _row_cells(row: Mapping[str, Any], has_seeds: bool) -> tuple[Any, ...]:
+    return (
+        row["label"], row["chip"], row.get("vary", ""), row["seed"] if has_seeds else "",
+        energy_text(row["energy_pj"]), _share(row["energy_pj"], row.get("budget_pj") or 0), time_text(row["latency_ns"]),
+        f"{row['area_mm2']:.3g}", _percent(row.get("array_accuracy")), _percent(row.get("ideal_accuracy")),
+        f"{row['bits_per_weight']:.2f}",
     )  # fmt: skip
 
 
@@ -99,7 +160,18 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
 
 
+def show_refused(refused: Sequence[str], most: int = 5) -> None:
+    """What a sweep could not simulate, and why; the first few."""
+    if refused:
+        say(f"{len(refused)} combinations are refused:", "yellow")
+    for reason in refused[:most]:
+        say(f"  {reason}")
+    if len(refused) > most:
+        say(f"  ... and {len(refused) - most} more, each with its reasons in rows/")
+
+
 def show_plan(plan: Plan, json: bool) -> None:
+    """A plan, layer by layer."""
     if json:
         return _print_json(plan.model_dump())
     rows = [(name, choice.format, choice.activation_bits, choice.dataflow) for name, choice in plan.layers.items()]
@@ -107,6 +179,7 @@ def show_plan(plan: Plan, json: bool) -> None:
 
 
 def show_chips(chips: Sequence[Chip], json: bool) -> None:
+    """Chips, one a line."""
     rows = [
         {"name": c.name, "node_nm": c.node_nm, "area_mm2": c.area_um2() / 1e6, "tiles": c.num_tiles,
          "arrays": c.num_tiles * c.units_per_tile * c.arrays_per_unit, "note": c.note}
@@ -114,20 +187,32 @@ def show_chips(chips: Sequence[Chip], json: bool) -> None:
     ]  # fmt: skip
     if json:
         return _print_json(rows)
-    table = [(r["name"], r["node_nm"], f"{r['area_mm2']:.4g}", r["tiles"], r["arrays"], r["note"]) for r in rows]
-    _table("ready chips", ("name", "node (nm)", "area (mm2)", "tiles", "arrays", "note"), table)
+    cells = [(r["name"], f"{r['node_nm']:g} nm", f"{r['area_mm2']:.4g} mm2", r["tiles"], f"{r['arrays']:,}", r["note"])
+             for r in rows]  # fmt: skip
+    _table("ready chips", ("name", "node", "area", "tiles", "arrays", "note"), cells)
 
 
 def show_bill(chip: Chip, json: bool) -> None:
+    """Peak power and area of one box of each level, part by part; the outermost total is the chip's."""
     bill = [row._asdict() for row in chip.bill()]
     if json:
-        return _print_json({"chip": chip.name, "bill": bill, "sources": list(chip.sources())})
-    rows = [(r["level"], r["component"], r["instances"], f"{r['power_mw']:.4g}", f"{r['area_mm2']:.4g}") for r in bill]
-    _table(f"{chip.name}: peak power and area", ("level", "component", "instances", "peak mW", "mm2"), rows)
+        return _print_json({"chip": chip.name, "node_nm": chip.node_nm, "supply_v": chip.supply_v,
+                            "power_mw": bill[-1]["power_mw"], "area_mm2": bill[-1]["area_mm2"],
+                            "bill": bill, "sources": list(chip.sources())})  # fmt: skip
+    rows = [(r["level"], r["component"], f"{r['instances']:,}", _figure(r["power_mw"]), _figure(r["area_mm2"]))
+            for r in bill]  # fmt: skip
+    columns = ("level", "component", "instances", "peak power (mW)", "area (mm2)")
+    _table(f"{chip.name}: peak power and area of one box of each level", columns, rows)
     say(f"sources: cimsim chips show {chip.name} --json")
 
 
+def _figure(value: float) -> str:
+    """Four figures, never in powers of ten above 1."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def show_formats(formats: Sequence[WeightFormat], json: bool) -> None:
+    """Weight formats, one a line."""
     rows = [
         {"name": f.name, "kind": f.kind, "bits_per_weight": f.bits_per_weight, "array_bits": f.array_bits,
          "vector_length": f.vector_length, "codebook_bits": f.codebook_bits}
@@ -135,7 +220,7 @@ def show_formats(formats: Sequence[WeightFormat], json: bool) -> None:
     ]  # fmt: skip
     if json:
         return _print_json(rows)
-    _table("weight formats (other values: linear-B, vq-DxK-eE-sS, d4-qQ, e8-qQ)",
-           ("format", "kind", "bits/weight", "bits in the array", "vector", "codebook bits"),
-           [tuple(r.values())[:2] + (f"{r['bits_per_weight']:g}", r["array_bits"], r["vector_length"], r["codebook_bits"])
-            for r in rows])  # fmt: skip
+    cells = [(r["name"], r["kind"], f"{r['bits_per_weight']:g}", r["array_bits"], r["vector_length"],
+              r["codebook_bits"] or "") for r in rows]  # fmt: skip
+    columns = ("format", "kind", "bits/weight", "bits in the array", "vector", "codebook bits")
+    _table("weight formats (and others: linear-B, vq-DxK-eE-sS, d4-qQ, e8-qQ)", columns, cells)

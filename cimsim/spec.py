@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
@@ -16,11 +15,11 @@ from cimsim.chip import BillRow, Chip, Level, Part
 from cimsim.components import COMPONENTS
 from cimsim.components.buffer import Buffer
 from workloads.errors import InputError, problems_of
+from workloads.yamlfile import read_mapping
 
 __all__ = ["BillRow", "Chip", "Level", "Part", "chip_names", "chip_schema", "load_chip"]
 
 CHIPS = Path(__file__).parent / "chips"
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 INPUT_BITS, SUM_BITS = 8, 32  # what a tile buffer keeps of one array: its inputs and its column sums
 NOT_VARIED = {"kind", "stated", "assumptions"}
 NOT_PRICED = {
@@ -49,13 +48,14 @@ def load_chip(name_or_path: str | Path, vary: Mapping[str, Any] | None = None) -
     Raises InputError that lists every problem.
     """
     path = _chip_path(name_or_path)
-    raw, varied = _read(path), dict(vary or {})
+    raw = read_mapping(path, "name, node_nm, supply_v, ..., root", path.name)
+    varied = dict(vary or {})
     if problems := _apply(raw, varied):
         raise InputError(path.name, problems)
     try:
         chip = Chip.model_validate(raw)
     except ValidationError as error:
-        raise InputError(path.name, _readable(problems_of(error), varied)) from None
+        raise InputError(path.name, _readable(problems_of(error, Chip), varied)) from None
     if problems := _structure_problems(chip) or _fit_problems(chip):
         raise InputError(path.name, _readable(problems, varied))
     return chip
@@ -68,16 +68,6 @@ def _chip_path(name_or_path: str | Path) -> Path:
     if Path(text).is_file():
         return Path(text)
     raise InputError(text, [f"no such chip file or ready chip (ready: {', '.join(chip_names())})"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)  # a safe loader: plain data only
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        raise InputError(path.name, [f"not readable as YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(raw, dict):
-        raise InputError(path.name, ["(whole file): must be a mapping with name, node_nm, supply_v, ..., root"])
-    return raw
 
 
 def _readable(problems: list[str], vary: Mapping[str, Any]) -> list[str]:

@@ -15,12 +15,12 @@ STUDY = """\
 # yaml-language-server: $schema=./{schema}
 # A study: what to train, on which chips, within which budgets. `cimsim codesign FILE` does it.
 name: my_study            # results go to runs/my_study
-network: lenet5           # a known network (an unknown name lists them) or a YAML of shapes
+network: lenet5           # a known network; training needs one that takes the images of `data`
 data: fashion_mnist       # fashion_mnist or digits
 seeds: [0]                # several seeds give error bars
 chips:
   - chip: isaac           # a ready chip (`cimsim chips list`) or a chip YAML
-    budgets: [0.55, 0.7]  # energy per image, as a share of the dearest plan's
+    budgets: [0.55, 0.7]  # energy per image, as a share of the dearest plan's (linear-8, as a rule)
   - chip: sram-rom
     budgets: [0.2, 0.3, 0.5]
     vary: {{adc.bits: [5]}} # the sweep: each listed value alone
@@ -32,7 +32,10 @@ workers: 2                # processes; results do not depend on it
 
 
 def write_starter(what: str, path: Path | None, schema_only: bool) -> None:
-    """Write `chip.yaml` or `study.yaml` and its schema, or print the schema. Never overwrites."""
+    """Write `chip.yaml` or `study.yaml` with its schema beside it, or print the schema.
+
+    Raises InputError rather than overwrite a YAML; the schema is made again.
+    """
     schemas = {"chip": chip_schema, "study": study_schema}
     if what not in schemas:
         raise InputError("cimsim init", [f"{what!r}: must be chip or study"])
@@ -43,7 +46,9 @@ def write_starter(what: str, path: Path | None, schema_only: bool) -> None:
     target = path or Path(f"{what}.yaml")
     beside = target.with_suffix(".schema.json")
     if target.exists():
-        raise InputError(str(target), ["exists already; name another file"])
+        raise InputError(str(target), ["exists already: name another file"])
+    if not target.parent.is_dir():
+        raise InputError(str(target), [f"{target.parent} is not a folder: make it, or name another file"])
     write_atomically(beside, schema.encode())
     write_atomically(target, starter_text(what, beside.name).encode())
     say(f"wrote {target} and {beside}")

@@ -2,38 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from cimsim.spec import Chip, load_chip
+from cimsim.spec import load_chip
 from workloads.datasets import TRAIN_IMAGES
 from workloads.errors import InputError, problems_of
 from workloads.format import DEFAULT_FORMATS, parse_format
 from workloads.layer import Frozen, Network
-from workloads.shapes import load_network
+from workloads.shapes import load_network, network_names
+from workloads.yamlfile import read_mapping
+
+INPUT_SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28)}  # channels, height, width of one image
+ARCH_SHARE = 10  # the smallest part of the training images is a tenth of the largest
+
+
+def _some_once(values: Sequence[Any]) -> Sequence[Any]:
+    """At least one value, and none twice: equal ones would share a result's name."""
+    if not values:
+        raise ValueError("must have at least one value")
+    names = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"must have each value once, but {', '.join(twice)} is repeated")
+    return values
+
+
+def _check_loads(load: Callable[..., object], *attempts: tuple) -> None:
+    """Loading is the check; what is wrong is told under the key that names the file."""
+    problems: list[str] = []
+    for arguments in attempts:
+        try:
+            load(*arguments)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise ValueError("; ".join(dict.fromkeys(problems)))
+
+
+def _known_format(name: str) -> str:
+    parse_format(name)
+    return name
+
 
 Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]  # unbounded: a rate that is too high ends in a message, not in a wrong result
 Fraction = Annotated[float, Field(gt=0, le=2)]
+Fractions = Annotated[tuple[Fraction, ...], AfterValidator(_some_once)]
+Format = Annotated[str, AfterValidator(_known_format)]
+Formats = Annotated[tuple[Format, ...], AfterValidator(_some_once)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class ChipChoice(Frozen):
     """One chip of the study. `vary` lists values per knob (`adc.bits: [5, 6]`), tried one knob at a time."""
 
     chip: str
-    vary: dict[str, list[int | float]] = {}
-    budgets: tuple[Fraction, ...] | None = None  # overrides the study's
+    vary: dict[str, Annotated[list[int | float], AfterValidator(_some_once)]] = {}
+    budgets: Fractions | None = None  # overrides the study's
+
+    @field_validator("chip")
+    @classmethod
+    def _known_chip(cls, name: str) -> str:
+        _check_loads(load_chip, (name,))
+        return name
+
+    @field_validator("vary")
+    @classmethod
+    def _possible_chips(cls, vary: dict[str, list[int | float]], info: ValidationInfo) -> dict[str, list[int | float]]:
+        if "chip" in info.data:
+            _check_loads(load_chip, *((info.data["chip"], variant) for variant in _one_by_one(vary)))
+        return vary
 
     def variants(self) -> list[dict[str, Any]]:
         """Each listed value alone, all other knobs at the chip's own."""
-        return [{knob: value} for knob, values in self.vary.items() for value in values]
+        return _one_by_one(self.vary)
 
     def grid(self) -> list[dict[str, Any]]:
         """Every combination of the listed values."""
         return [dict(zip(self.vary, values, strict=True)) for values in product(*self.vary.values())]
+
+
+def _one_by_one(vary: dict[str, list[int | float]]) -> list[dict[str, Any]]:
+    return [{knob: value} for knob, values in vary.items() for value in values]
 
 
 class Weights(Frozen):
@@ -52,39 +107,45 @@ class Training(Frozen):
     search_images: Positive = 60_000
     tune_images: Positive = 150_000
     batch: Positive = 128
-    float_lr: float = Field(default=3e-3, gt=0, le=1)
-    tune_lr: float = Field(default=1e-3, gt=0, le=1)
-    arch_lr: float = Field(default=0.05, gt=0, le=1)
+    float_lr: Rate = 3e-3
+    tune_lr: Rate = 1e-3
+    arch_lr: Rate = 0.05
     calibration_images: Positive = 512
+    selection_images: Positive = 2_000  # of the validation images, to compare plans in the supernet
     test_images: Positive = 10_000
+
+
+def _distinct_chips(choices: tuple[ChipChoice, ...]) -> tuple[ChipChoice, ...]:
+    _some_once([choice.chip for choice in choices])
+    return choices
 
 
 class Study(Frozen):
     """Everything a run needs, resolved: the same study and code give the same results."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # also the run directory's
     network: str
     data: str
-    chips: tuple[ChipChoice, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    formats: tuple[str, ...] = Field(default=DEFAULT_FORMATS, min_length=1)
-    baselines: tuple[str, ...] = ("linear-8", "linear-4", "linear-2", "vq-4x256-e4-s0")
-    budgets: tuple[Fraction, ...] = Field(default=(0.3, 0.4, 0.5, 0.65, 0.8), min_length=1)
+    chips: Annotated[tuple[ChipChoice, ...], AfterValidator(_distinct_chips)]
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_some_once)] = (0,)
+    formats: Formats = DEFAULT_FORMATS
+    baselines: tuple[Format, ...] = ("linear-8", "linear-4", "linear-2", "vq-4x256-e4-s0")
+    budgets: Fractions = (0.3, 0.4, 0.5, 0.65, 0.8)
     objective: Weights = Weights()
+    random_plans: int = Field(default=0, ge=0, le=1000)  # per chip and budget, trained like the searched ones
     latency_budget: Fraction | None = None  # share of the slowest plan's, or free
     area_budget: Fraction | None = None  # share of the largest plan's arrays, or free
-    first_last: str | None = None  # a format that holds the first and last layer, or free
+    first_last: Format | None = None  # the format of the first and last layer, or free
     activation_bits: int = Field(default=8, ge=2, le=8)
-    images_per_weight_load: float | None = Field(default=None, ge=1)
-    train: Training = Training()
+    images_per_weight_load: float | None = Field(default=None, ge=1, allow_inf_nan=True)  # inf: loaded once
+    train: Training = Field(default=Training(), validate_default=True)
     workers: int = Field(default=2, ge=1, le=64)
 
-    @field_validator("formats", "baselines")
+    @field_validator("network")
     @classmethod
-    def _known_formats(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            parse_format(name)
-        return names
+    def _known_network(cls, name: str) -> str:
+        _check_loads(load_network, (name,))
+        return name
 
     @field_validator("data")
     @classmethod
@@ -93,19 +154,13 @@ class Study(Frozen):
             raise ValueError(f"unknown data set: known are {', '.join(TRAIN_IMAGES)}")
         return name
 
-    @field_validator("first_last")
+    @field_validator("train")
     @classmethod
-    def _known_first_last(cls, name: str | None) -> str | None:
-        if name is not None:
-            parse_format(name)
-        return name
-
-    @model_validator(mode="after")
-    def _chips_are_distinct(self) -> Study:
-        names = [choice.chip for choice in self.chips]
-        if len(set(names)) < len(names):
-            raise ValueError(f"chips = {names}: each chip once (give several values under `vary`)")
-        return self
+    def _batch_fits(cls, train: Training, info: ValidationInfo) -> Training:
+        bound = TRAIN_IMAGES.get(info.data.get("data", ""), train.batch * ARCH_SHARE) // ARCH_SHARE
+        if train.batch > bound:
+            raise ValueError(f"batch = {train.batch}: must be <= {bound}, the smallest part of {info.data['data']}")
+        return train
 
     def budgets_of(self, choice: ChipChoice) -> tuple[float, ...]:
         return choice.budgets or self.budgets
@@ -124,45 +179,22 @@ class Study(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def load_study(path: Path) -> Study:
-    """Read and check a study, its network, chips and variants. Raises InputError with all problems at once."""
+def load_study(path: Path, for_training: bool = False) -> Study:
+    """Read and check a study, its network, chips and variants. Raises InputError with all problems at once.
+
+    `for_training` also asks whether the network takes the images of its data, which a sweep never looks at.
+    """
+    raw = read_mapping(path, "name, network, data, chips, ... (`cimsim init study` writes one)")
     try:
-        raw = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(str(path), [f"cannot be read: {error.strerror}"]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(str(path), [f"is not YAML: {str(error).splitlines()[0]}"]) from None
-    if not isinstance(raw, dict):
-        raise InputError(str(path), ["must be a mapping of keys (see `cimsim init study`)"])
-    try:
-        study = Study(**raw)
+        study = Study.model_validate(raw)
     except ValidationError as error:
-        raise InputError(str(path), problems_of(error)) from None
-    except TypeError as error:
-        raise InputError(str(path), [str(error)]) from None
-    problems = _reference_problems(study)
-    if problems:
-        raise InputError(str(path), problems)
+        raise InputError(str(path), problems_of(error, Study)) from None
+    shape, images = study.load_network().input_shape, INPUT_SHAPES.get(study.data)
+    if for_training and images and shape != images:
+        fitting = ", ".join(name for name in network_names() if load_network(name).input_shape == images)
+        text = f"takes images of {shape}, those of {study.data} are {images} (networks for these: {fitting})"
+        raise InputError(str(path), [f"network = {study.network!r}: {text}"])
     return study
-
-
-def _reference_problems(study: Study) -> list[str]:
-    """What the study names must exist: its network, chips and every varied chip."""
-    problems = _problems_of(lambda: study.load_network(), "network")
-    for i, choice in enumerate(study.chips):
-        broken = _problems_of(lambda c=choice: load_chip(c.chip), f"chips.{i}.chip")
-        problems += broken
-        for variant in choice.variants() if not broken else []:
-            problems += _problems_of(lambda c=choice, v=variant: load_chip(c.chip, v), f"chips.{i}.vary")
-    return problems
-
-
-def _problems_of(attempt, where: str) -> list[str]:
-    try:
-        attempt()
-    except InputError as error:
-        return [f"{where}: {problem}" for problem in str(error).splitlines()]
-    return []
 
 
 def study_schema() -> dict[str, Any]:

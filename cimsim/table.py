@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Mapping
+from math import ceil, inf
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cimsim.engine import Densities, cost_alone, fixed_cost, layer_work
-from cimsim.mapping import Unmappable, place
+from cimsim import rates
+from cimsim.cost import Prices
+from cimsim.dataflow import LayerWork
+from cimsim.deployment import deploy
+from cimsim.engine import cost_alone, fixed_cost, images_of, layer_work
+from cimsim.mapping import Unmappable
 from cimsim.spec import Chip
 from workloads.errors import InputError
-from workloads.format import parse_format
-from workloads.layer import Layer, Network
+from workloads.layer import Network
 from workloads.plan import LayerPlan
 
 
@@ -61,7 +65,8 @@ class CostTable(NamedTuple):
         least = self.minimum_pj() / self.reference_pj()
         if share >= least:
             return ""
-        return (f"budget = {share}: no plan on {self.chip} needs less than {least:.4f} of the reference "
+        shown = ceil(least * 1e4) / 1e4  # rounded up: the number printed is one that works
+        return (f"budget = {share}: no plan on {self.chip} needs less than {shown:.4f} of the reference "
                 f"{self.reference_pj() / 1e3:.4g} nJ; raise the budget or allow cheaper formats")  # fmt: skip
 
     def minimum_pj(self) -> float:
@@ -71,11 +76,10 @@ class CostTable(NamedTuple):
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> CostTable:
         """The table that `to_dict` wrote."""
-        arrays = {
-            name: np.array([[inf if v is None else v for v in row] for row in plain[name]], dtype=np.float64)
-            for name in ("energy_pj", "latency_ns", "area_um2")
-        }
-        return cls(**(plain | arrays | {"layers": tuple(plain["layers"]), "formats": tuple(plain["formats"])}))
+        own: dict[str, Any] = {name: tuple(plain[name]) for name in ("layers", "formats")}
+        for name in ("energy_pj", "latency_ns", "area_um2"):
+            own[name] = np.array([[inf if v is None else v for v in row] for row in plain[name]], dtype=np.float64)
+        return cls(**(plain | own))
 
     def to_dict(self) -> dict[str, Any]:
         plain = self._asdict()
@@ -89,69 +93,73 @@ def build_table(
     chip: Chip,
     formats: tuple[str, ...],
     *,
-    resident: bool | None = None,
-    held: dict[str, str] | None = None,
+    held: Mapping[str, str] | None = None,
     activation_bits: int = 8,
     images_per_weight_load: float | None = None,
-    densities: Densities | None = None,
 ) -> CostTable:
     """Simulate each layer alone in each format. Raises InputError if some layer has no format left.
 
-    `resident` is the weight state assumed; by default that of the dearest format everywhere: a chip which
-    holds that plan holds every other. `held` gives some layers one format, the others all of `formats`.
+    `held` gives some layers one format, the others all of `formats`. The weight state is that of the plan
+    with the dearest format in every layer: a chip which holds that plan holds every other.
     """
-    if resident is None:
-        resident = _holds_everything(network, chip, formats)
-    free, held = formats, held or {}
-    formats = tuple(dict.fromkeys((*formats, *held.values())))
+    names = tuple(dict.fromkeys((*formats, *(held or {}).values())))
+    choices = {layer.name: formats for layer in network.layers} | {name: (fmt,) for name, fmt in (held or {}).items()}
+    works, masked = _works(network, chip, names, choices, activation_bits)
+    _check_coverage(network, chip, works, masked)
+    resident = _holds_dearest(works, chip)
+    images, prices = images_of(images_per_weight_load, resident), Prices(chip)
+    deployment = deploy(network, chip, {}, resident)
+    unit_um2, units = rates.unit_area_um2(chip), chip.num_tiles * chip.units_per_tile
     layers = tuple(layer.name for layer in network.layers)
-    shape = (len(layers), len(formats))
+    shape = (len(layers), len(names))
     energy, latency, area = np.full(shape, np.inf), np.full(shape, np.inf), np.full(shape, np.inf)
-    masked: dict[str, str] = {}
-    images = images_per_weight_load or (inf if resident else 1.0)
-    for i, layer in enumerate(network.layers):
-        for j, fmt in enumerate(formats):
-            if fmt not in ((held[layer.name],) if layer.name in held else free):
-                masked[f"{layer.name}/{fmt}"] = "the study holds this layer in another format"
-                continue
-            try:
-                work = layer_work(layer, LayerPlan(format=fmt, activation_bits=activation_bits), chip)
-            except Unmappable as refused:
-                masked[f"{layer.name}/{fmt}"] = str(refused)
-                continue
-            measured = (densities or {}).get(layer.name)
-            energy[i, j], latency[i, j], area[i, j] = cost_alone(work, chip, resident, images, measured)
-    _check_coverage(network, chip, energy, masked)
-    fixed_pj, fixed_ns = fixed_cost(network, chip)
+    for (name, fmt), work in works.items():
+        at = layers.index(name), names.index(fmt)
+        energy[at], latency[at] = cost_alone(network.node(name), work, deployment, prices, images)
+        area[at] = min(work.placement.num_units, units) * unit_um2
+    fixed_pj, fixed_ns = fixed_cost(deployment, prices)
     return CostTable(
-        chip.name, layers, formats, energy, latency, area, fixed_pj, fixed_ns, resident, _merge(masked, layers)
+        chip.name, layers, names, energy, latency, area, fixed_pj, fixed_ns, resident, _merge(masked, layers)
     )
 
 
-def _holds_everything(network: Network, chip: Chip, formats: tuple[str, ...]) -> bool:
-    """Whether all layers are resident, each in the format that takes most units."""
-    units = 0
+Works = dict[tuple[str, str], LayerWork]  # (layer, format) -> work
+
+
+def _works(
+    network: Network, chip: Chip, names: tuple[str, ...], choices: Mapping[str, tuple[str, ...]], activation_bits: int
+) -> tuple[Works, dict[str, str]]:
+    """The work of each allowed choice, and why the others are not allowed."""
+    works: Works = {}
+    masked: dict[str, str] = {}
     for layer in network.layers:
-        sizes = [place(layer, parse_format(fmt), chip).num_units for fmt in formats if _is_held(layer, fmt, chip)]
-        units += max(sizes, default=0)
-    return units <= chip.num_tiles * chip.units_per_tile
+        for fmt in names:
+            if fmt not in choices[layer.name]:
+                masked[f"{layer.name}/{fmt}"] = "the study holds this layer in another format"
+                continue
+            try:
+                works[layer.name, fmt] = layer_work(layer, LayerPlan(format=fmt, activation_bits=activation_bits), chip)
+            except Unmappable as refused:
+                masked[f"{layer.name}/{fmt}"] = str(refused)
+    return works, masked
 
 
-def _is_held(layer: Layer, fmt: str, chip: Chip) -> bool:
-    try:
-        layer_work(layer, LayerPlan(format=fmt), chip)
-    except Unmappable:
-        return False
-    return True
+def _holds_dearest(works: Works, chip: Chip) -> bool:
+    """Whether all layers are resident, each in the format that takes most units."""
+    units: dict[str, int] = {}
+    for (name, _), work in works.items():
+        units[name] = max(units.get(name, 0), work.placement.num_units)
+    return sum(units.values()) <= chip.num_tiles * chip.units_per_tile
 
 
-def _check_coverage(network: Network, chip: Chip, energy: np.ndarray, masked: dict[str, str]) -> None:
+def _check_coverage(network: Network, chip: Chip, works: Works, masked: dict[str, str]) -> None:
     """Every layer needs at least one format that the chip can hold."""
+    covered = {name for name, _ in works}
     problems = [
-        f"{layer.name}: no format is left: " + "; ".join(sorted({r for k, r in masked.items() if k.startswith(layer.name + "/")}))
-        for layer, row in zip(network.layers, energy, strict=True)
-        if not np.isfinite(row).any()
-    ]  # fmt: skip
+        f"{name}: no format is left: " + "; ".join(sorted({r for k, r in masked.items() if k.startswith(name + "/")}))
+        for name in (layer.name for layer in network.layers)
+        if name not in covered
+    ]
     if problems:
         raise InputError(f"{network.name} on {chip.name}", problems)
 
@@ -161,5 +169,6 @@ def _merge(masked: dict[str, str], layers: tuple[str, ...]) -> dict[str, str]:
     by_format: dict[str, list[str]] = {}
     for key, reason in masked.items():
         by_format.setdefault(key.partition("/")[2], []).append(reason)
-    whole = {fmt: reasons[0] for fmt, reasons in by_format.items() if len(reasons) == len(layers) and len(set(reasons)) == 1}
+    one_reason = {fmt: set(reasons) for fmt, reasons in by_format.items() if len(reasons) == len(layers)}
+    whole = {fmt: reasons.pop() for fmt, reasons in one_reason.items() if len(reasons) == 1}
     return whole | {key: reason for key, reason in masked.items() if key.partition("/")[2] not in whole}

@@ -25,7 +25,7 @@ from workloads.plan import Plan
 
 VERSION = 1  # of the file; raised when an old file no longer means the same
 STAMP_KEY = "cimsim"
-REMEDY = "export the model again"
+REMEDY = "export the model again; in a run directory, delete the file and run the same command"
 
 
 class Grid(Frozen):

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 
 from cimsim import __version__
+from cimsim.accounts import plan_label
 from cimsim.engine import layer_works
 from cimsim.planfile import read_plan
-from cimsim.pricing import plan_label
 from cimsim.rundir import RunDir
 from cimsim.spec import Chip, load_chip
 from cimsim.study import ChipChoice, Study
 from cimsim.table import CostTable, build_table
 from qat import stages
+from qat.chance import random_plans
 from qat.jobs import Job, run_jobs
 from qat.nas import Budgets
+from qat.points import table_file
 from workloads.errors import InputError
 from workloads.layer import Network
 from workloads.plan import Plan
@@ -35,7 +37,7 @@ def run_codesign(study: Study, run_dir: Path | None = None, workers: int | None 
     _check_budgets(study, tables)
     run = open_run(study, run_dir)
     for name, table in tables.items():
-        run.write_json(f"table/{name}.json", table.to_dict())
+        run.write_json(table_file(name), table.to_dict())
     jobs = plan_jobs(study, tables, run.path)
     if not all(stages.is_done(run.path, job) for job in jobs):
         run_jobs(jobs, workers or study.workers, run.path)
@@ -121,15 +123,32 @@ def plan_jobs(study: Study, tables: dict[str, CostTable], run: Path) -> list[Job
             for fraction in study.budgets_of(choice):
                 target = target_of(choice, tables[choice.chip], study, fraction)
                 jobs.append(stages.search_job(study, run, target, seed))
+                jobs += _random(study, run, target, seed)
         jobs += [job for fmt in study.baselines for job in _baseline(study, tables, run, fmt, seed)]
     return jobs
+
+
+def _random(study: Study, run: Path, target: stages.Target, seed: int) -> list[Job]:
+    """Random plans with the same budget and the same training as the search."""
+    budget_pj = target.budgets.energy_pj
+    columns = {"budget_fraction": target.fraction, "budget_pj": budget_pj}
+    plans = random_plans(target.table, budget_pj, study.random_plans, seed) if study.random_plans else []
+    return [
+        stages.plan_job(
+            study,
+            run,
+            stages.Given("random", f"random {i}", stages.plan_of(study, formats), (target.choice,), columns),
+            seed,
+        )
+        for i, formats in enumerate(plans)
+    ]
 
 
 def _baseline(study: Study, tables: dict[str, CostTable], run: Path, fmt: str, seed: int) -> list[Job]:
     """One uniform plan, measured on every chip that takes the format."""
     network = study.load_network()
     names = [layer.name for layer in network.layers]
-    skip = {name: study.first_last for name in (names[0], names[-1])} if study.first_last else None
+    skip = dict.fromkeys((names[0], names[-1]), study.first_last) if study.first_last else None
     plan = Plan.uniform(network, fmt, skip, activation_bits=study.activation_bits)
     chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
     kind = "uniform" if fmt.startswith("linear") else "all_vq"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from cimsim.rates import array_numbers
 from cimsim.spec import Chip
 from qat.artifact import Artifact
 from qat.evaluate import accuracy, calibrate_adc, collect
-from workloads.datasets import load
+from workloads.datasets import Dataset, load
 
 
 class Measured(NamedTuple):
@@ -31,10 +32,15 @@ class Measured(NamedTuple):
 
 def read_test(data: str, log: Path, purpose: str, images: int) -> tuple[np.ndarray, np.ndarray]:
     """The only place that opens the test set: uint8 images and labels; each reading is logged."""
-    test = load(data)
+    test = _load(data)
     with log.open("a") as file:
         file.write(json.dumps({"purpose": purpose, "images": min(images, len(test.test_y))}) + "\n")
     return test.test_x[:images], test.test_y[:images]
+
+
+@lru_cache(maxsize=2)
+def _load(data: str) -> Dataset:
+    return load(data)
 
 
 def measure(artifact: Artifact, chip: Chip, calibration: np.ndarray, test: tuple[np.ndarray, np.ndarray],
@@ -52,9 +58,7 @@ def measure(artifact: Artifact, chip: Chip, calibration: np.ndarray, test: tuple
     report, timeline = simulate_timeline(
         artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load, densities=densities
     )
-    assumed, _ = simulate_timeline(
-        artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load
-    )
+    assumed, _ = simulate_timeline(artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load)
     ideal = accuracy(artifact, *test) if ideal_accuracy is None else ideal_accuracy
     return Measured(artifact, report, timeline, assumed.energy_pj, ideal, accuracy(artifact, *test, numbers))
 

@@ -3,7 +3,8 @@
 One latent weight per layer is seen through all candidate formats. Weight steps train it through formats
 sampled from the current probabilities; every few steps an architecture step on held-out images moves the
 probabilities down the gradient of task loss + multipliers x (expected cost / budget - 1). The multipliers
-follow by dual ascent. The plan is then chosen among the most probable ones whose table cost fits.
+follow by dual ascent. The plan is then chosen on validation images, among the most probable ones that fit
+and what one change of a layer makes of the best of them.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from cimsim.table import CostTable
 from qat.attach import calibrate, parameter_groups, quantize_activations
 from qat.mixture import Mixture, relax
-from qat.train import Part, Tick, TrainingData, accuracy, batches, one_cycle, set_rate, step_on
+from qat.train import Part, Score, Tick, TrainingData, batches, one_cycle, score, set_rate, step_on
 from workloads.errors import RunError
 
 ARCH_EVERY = 3  # weight steps between two architecture steps
-FINALISTS = 12  # plans compared on the validation images
+FINALISTS = 8  # plans compared on the validation images
+ROUNDING = 1e-9  # of a sum of energies: a budget that is exactly the least energy has a plan
 
 
 class Budgets(NamedTuple):
@@ -39,17 +41,18 @@ class SearchSettings(NamedTuple):
 
     images: int
     batch: int
-    rate: float
-    arch_rate: float
+    lr: float
+    arch_lr: float
     multipliers: tuple[float, float, float] = (1.0, 0.0, 0.0)
     seed: int = 0
+    selection_images: int = 2_000
 
 
 class SearchResult(NamedTuple):
     """Formats per layer, probabilities [layers, formats], and two of the three gaps.
 
     relaxation_gap: expected over chosen table energy, minus 1. discretization_gap: validation accuracy of
-    the soft mixture minus that of the chosen plan, both in the supernet.
+    the soft mixture minus that of the chosen plan, both in the supernet. `scored`: plans compared.
     """
 
     formats: dict[str, str]
@@ -58,6 +61,7 @@ class SearchResult(NamedTuple):
     table_energy_pj: float
     relaxation_gap: float
     discretization_gap: float
+    scored: int
     multipliers: tuple[float, ...]  # of the bounded costs, at the end
 
 
@@ -69,6 +73,7 @@ def supernet(
     Activation steps come from the first `num_calibration` images of `part`.
     """
     calibration = part.images(slice(0, num_calibration))
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     quantize_activations(model, dict.fromkeys(candidates, bits), calibration[:1])
     calibrate(model, calibration, input_step=part.input_step(bits))
     return relax(model, candidates, seed=seed)
@@ -77,11 +82,11 @@ def supernet(
 def warm(model: nn.Module, mixtures: Mapping[str, Mixture], data: TrainingData, settings: SearchSettings,
          tick: Tick = lambda images: None) -> None:  # fmt: skip
     """Weight steps only, all formats equally likely: the shared start of every search."""
-    optimizer = _weight_optimizer(model, mixtures, settings.rate)
+    optimizer = _weight_optimizer(model, mixtures, settings.lr)
     total = settings.images // settings.batch
     model.train()
     for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.images, settings.seed)):
-        set_rate(optimizer, one_cycle(step, total, settings.rate))
+        set_rate(optimizer, one_cycle(step, total, settings.lr))
         _sample(mixtures, step)
         step_on(model, optimizer, data.train.images(index), data.train.y[index], "supernet warm-up")
         tick(settings.batch)
@@ -91,20 +96,26 @@ def warm(model: nn.Module, mixtures: Mapping[str, Mixture], data: TrainingData, 
 Fits = Callable[[dict[str, str]], bool]  # layer -> format: does the whole simulation keep the budgets?
 
 
-def search(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, budgets: Budgets, fits: Fits,
-           data: TrainingData, settings: SearchSettings, tick: Tick = lambda images: None) -> SearchResult:  # fmt: skip
-    """Alternate weight and architecture steps, then choose. `table` rows are the mixtures, in their order.
+class Aim(NamedTuple):
+    """What is searched for: `table` prices the mixtures, its rows in their order; `fits` has the last word."""
 
-    Raises RunError if no probable plan fits the budgets.
-    """
-    weights = _weight_optimizer(model, mixtures, settings.rate)
-    arch = torch.optim.Adam([m.alpha for m in mixtures.values()], lr=settings.arch_rate, betas=(0.0, 0.999))
+    table: CostTable
+    budgets: Budgets
+    fits: Fits
+
+
+def search(model: nn.Module, mixtures: Mapping[str, Mixture], aim: Aim, data: TrainingData,
+           settings: SearchSettings, tick: Tick = lambda images: None) -> SearchResult:  # fmt: skip
+    """Alternate weight and architecture steps, then choose. Raises RunError if no probable plan fits."""
+    table, budgets, fits = aim
+    weights = _weight_optimizer(model, mixtures, settings.lr)
+    arch = torch.optim.Adam([m.alpha for m in mixtures.values()], lr=settings.arch_lr, betas=(0.0, 0.999))
     costs = _Costs(table, budgets, settings.multipliers)
     total = settings.images // settings.batch
     arch_batches = batches(len(data.arch.y), settings.batch, settings.images, settings.seed + 1)
     model.train()
     for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.images, settings.seed + 2)):
-        set_rate(weights, one_cycle(step, total, settings.rate))
+        set_rate(weights, one_cycle(step, total, settings.lr))
         _sample(mixtures, step)
         step_on(model, weights, data.train.images(index), data.train.y[index], "search")
         if step % ARCH_EVERY == 0:
@@ -112,11 +123,13 @@ def search(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, 
         tick(settings.batch)
     _soften(mixtures)
     probabilities = spread(mixtures, table.formats).detach().numpy()
-    plans = probable_plans(probabilities, table, budgets.energy_pj, 4 * FINALISTS)
-    fitting = [plan for plan in plans if fits(_formats(table, plan))][:FINALISTS]
+    plans = [_formats(table, plan) for plan in probable_plans(probabilities, table, budgets.energy_pj, 4 * FINALISTS)]
+    fitting = [plan for plan in plans if fits(plan)][:FINALISTS]
     if not fitting:
         raise RunError(f"{table.chip}: none of the {len(plans)} most probable plans keeps the budgets {budgets}")
-    return _choose(model, mixtures, table, fitting, costs, data.validation)
+    judge = _Judge(model, mixtures, data.validation, settings.selection_images)
+    best = _improved(min(fitting, key=judge.loss), table, fits, judge)
+    return _result(model, mixtures, table, best, costs, judge)
 
 
 def _weight_optimizer(model: nn.Module, mixtures: Mapping[str, Mixture], rate: float) -> torch.optim.Optimizer:
@@ -132,8 +145,10 @@ def _weight_optimizer(model: nn.Module, mixtures: Mapping[str, Mixture], rate: f
 
 def _arch_step(model: nn.Module, mixtures: Mapping[str, Mixture], arch: torch.optim.Optimizer, costs: _Costs,
                part: Part, index: Tensor) -> None:  # fmt: skip
-    """One step of the probabilities on held-out images, through the soft mixture."""
-    _soften(mixtures)
+    """One step of the probabilities on held-out images, through the formats sampled last.
+
+    At a sampled format the weight gradient holds that format's own error, which a mixture averages away.
+    """
     for mixture in mixtures.values():
         mixture.alpha.requires_grad_(True)
     arch.zero_grad(set_to_none=True)
@@ -155,7 +170,10 @@ def _soften(mixtures: Mapping[str, Mixture]) -> None:
 
 
 class _Costs:
-    """Expected cost over budget, with one multiplier each, raised while its budget is missed."""
+    """Expected cost over budget, with one multiplier each, raised while its budget is missed.
+
+    Within its budget a cost is free: the penalty is multiplier x max(0, expected / budget - 1).
+    """
 
     ASCENT = 0.2
 
@@ -177,7 +195,8 @@ class _Costs:
 
     def penalty(self, mixtures: Mapping[str, Mixture]) -> Tensor:
         ratios = self.expected(mixtures)
-        loss = sum((m * (ratio - 1) for m, ratio in zip(self.multipliers, ratios, strict=True)), torch.zeros(()))
+        excess = torch.stack([(ratio - 1).clamp_min(0) for ratio in ratios])
+        loss = torch.dot(torch.tensor(self.multipliers, dtype=excess.dtype), excess)
         self.multipliers = [
             max(0.0, m + self.ASCENT * (float(ratio.detach()) - 1))
             for m, ratio in zip(self.multipliers, ratios, strict=True)
@@ -198,29 +217,45 @@ def _formats(table: CostTable, plan: Sequence[int]) -> dict[str, str]:
     return {layer: table.formats[j] for layer, j in zip(table.layers, plan, strict=True)}
 
 
-def _choose(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, finalists: Sequence[Sequence[int]],
-            costs: _Costs, validation: Part) -> SearchResult:  # fmt: skip
-    """The finalist with the best validation accuracy; ties go to the more probable one."""
+class _Judge:
+    """Validation loss of plans in the supernet, each measured once."""
+
+    def __init__(self, model: nn.Module, mixtures: Mapping[str, Mixture], part: Part, images: int):
+        self.model, self.mixtures, self.part, self.images = model, mixtures, part, images
+        self.known: dict[tuple[str, ...], Score] = {}
+
+    def score(self, formats: dict[str, str]) -> Score:
+        key = tuple(formats.values())
+        if key not in self.known:
+            for layer, mixture in self.mixtures.items():
+                mixture.chosen = mixture.names.index(formats[layer])
+            self.known[key] = score(self.model, self.part, self.images)
+            _soften(self.mixtures)
+        return self.known[key]
+
+    def loss(self, formats: dict[str, str]) -> float:
+        return self.score(formats).loss
+
+
+def _improved(plan: dict[str, str], table: CostTable, fits: Fits, judge: _Judge) -> dict[str, str]:
+    """One pass over the layers: each takes the format that lowers the loss most and still fits."""
+    for layer, formats in table.candidates().items():
+        changed = [plan | {layer: fmt} for fmt in formats if fmt != plan[layer]]
+        better = [other for other in changed if judge.loss(other) < judge.loss(plan)]
+        plan = next((other for other in sorted(better, key=judge.loss) if fits(other)), plan)
+    return plan
+
+
+def _result(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, formats: dict[str, str],
+            costs: _Costs, judge: _Judge) -> SearchResult:  # fmt: skip
     probabilities = spread(mixtures, table.formats).detach().numpy()
-    soft_accuracy = accuracy(model, validation)
-    plans = [_formats(table, plan) for plan in finalists]
-    scores = [_plan_accuracy(model, mixtures, formats, validation) for formats in plans]
-    best = int(np.argmax(scores))
-    formats = plans[best]
     expected = float((probabilities * np.where(table.allowed, table.energy_pj, 0.0)).sum()) + table.fixed_energy_pj
     chosen = table.cost_of(formats)[0]
+    soft = score(model, judge.part, judge.images).accuracy
     return SearchResult(
-        formats, probabilities.tolist(), expected, chosen, expected / chosen - 1, soft_accuracy - scores[best],
-        tuple(costs.multipliers),
+        formats, probabilities.tolist(), expected, chosen, expected / chosen - 1, soft - judge.score(formats).accuracy,
+        len(judge.known), tuple(costs.multipliers),
     )  # fmt: skip
-
-
-def _plan_accuracy(model: nn.Module, mixtures: Mapping[str, Mixture], formats: dict[str, str], part: Part) -> float:
-    for layer, mixture in mixtures.items():
-        mixture.chosen = mixture.names.index(formats[layer])
-    result = accuracy(model, part)
-    _soften(mixtures)
-    return result
 
 
 def probable_plans(probabilities: np.ndarray, table: CostTable, budget_pj: float, count: int) -> list[tuple[int, ...]]:
@@ -237,7 +272,7 @@ def probable_plans(probabilities: np.ndarray, table: CostTable, budget_pj: float
             (s + score[row, j], e + energy[j], (*plan, int(j)))
             for s, e, plan in partial
             for j in np.flatnonzero(table.allowed[row])
-            if e + energy[j] + rest[row] <= budget_pj
+            if e + energy[j] + rest[row] <= budget_pj * (1 + ROUNDING)
         ]
         partial = _undominated(sorted(grown, key=lambda g: (-g[0], g[1], g[2])), count)
     return [plan for _, _, plan in partial[:count]]

@@ -16,7 +16,7 @@ from cimsim.trace import write_trace
 from qat import artifact as artifacts
 from qat.evaluate import accuracy as integer_accuracy
 from qat.measure import Measured, cost_columns, measure, read_test
-from qat.train import Part, TrainingData, accuracy
+from qat.train import Part, TrainingData, score
 from workloads.plan import Plan
 
 
@@ -40,27 +40,39 @@ def measure_point(study: Study, run: RunDir, point: Point, weights: str, data: T
     test = read_test(study.data, run.path / "test_reads.jsonl", point.key, study.train.test_images)
     ideal = integer_accuracy(artifact, *test)
     part = Part(torch.from_numpy(test[0]), torch.from_numpy(test[1]))
-    common = point.columns | {"float_accuracy": accuracy(float_model(), part), "test_images": len(test[1]), "weights": weights}
+    float_accuracy = score(float_model(), part).accuracy
+    common = point.columns | {"float_accuracy": float_accuracy, "test_images": len(test[1]), "weights": weights}
     for choice in point.chips:
         for variant in [{}, *(choice.variants() if is_varied(study, point, choice) else [])]:
-            key = content_key(point.key, choice.chip, variant)
-            if run.has(f"rows/{key}.json"):
+            if run.has(f"rows/{row_key(point, choice, variant)}.json"):
                 continue
             chip = load_chip(choice.chip, variant)
             measured = measure(artifact, chip, calibration, test, study.images_per_weight_load, ideal)
-            _write(run, point, key, choice, variant, measured, common)
+            _write(run, point, choice, variant, measured, common)
+
+
+def row_key(point: Point, choice: ChipChoice, variant: dict[str, Any]) -> str:
+    """Names the row and the files it points to."""
+    return content_key(point.key, choice.chip, variant)
+
+
+def table_file(chip: str) -> str:
+    """Where a run keeps a chip's cost table; a chip may be named by the path of its file."""
+    return f"table/{chip.replace('/', '_')}.json"
 
 
 def is_varied(study: Study, point: Point, choice: ChipChoice) -> bool:
     """The sweep shows its knobs on two plans: uniform 4 bit, and the search at the middle budget."""
     budgets = study.budgets_of(choice)
     middle = sorted(budgets)[len(budgets) // 2]
-    return point.label == "uniform linear-4" or point.columns.get("budget_fraction") == middle
+    is_middle = point.kind == "search" and point.columns["budget_fraction"] == middle
+    return is_middle or point.label == "uniform linear-4"
 
 
-def _write(run: RunDir, point: Point, key: str, choice: ChipChoice, variant: dict[str, Any], measured: Measured,
+def _write(run: RunDir, point: Point, choice: ChipChoice, variant: dict[str, Any], measured: Measured,
            common: dict[str, Any]) -> None:  # fmt: skip
     """The row comes last: when it is there, everything it names is there."""
+    key = row_key(point, choice, variant)
     run.write_json(f"plans/{key}.json", measured.artifact.plan.model_dump())
     run.write_json(f"costs/{key}.json", measured.report.to_dict())
     write_trace(measured.timeline, run.path / f"timeline/{key}.json")
@@ -76,11 +88,14 @@ def _write(run: RunDir, point: Point, key: str, choice: ChipChoice, variant: dic
 
 def _contention(run: RunDir, measured: Measured, choice: ChipChoice) -> dict[str, float]:
     """The whole simulation against the sum of the table, with the same assumed densities."""
-    if not run.has(f"table/{choice.chip}.json"):
+    if not run.has(table_file(choice.chip)):
         return {}
-    table = CostTable.from_dict(run.read_json(f"table/{choice.chip}.json"))
+    table = CostTable.from_dict(run.read_json(table_file(choice.chip)))
     formats = {name: layer.format for name, layer in measured.artifact.plan.layers.items()}
     if not set(formats.values()) <= set(table.formats):
         return {}
     energy, latency, _ = table.cost_of(formats)
-    return {"contention_gap": measured.assumed_pj / energy - 1, "contention_gap_latency": measured.report.latency_ns / latency - 1}
+    return {
+        "contention_gap": measured.assumed_pj / energy - 1,
+        "contention_gap_latency": measured.report.latency_ns / latency - 1,
+    }

@@ -17,7 +17,7 @@ from cimsim.study import ChipChoice, Study
 from cimsim.table import CostTable
 from qat.export import export
 from qat.jobs import Job, Meter
-from qat.nas import Budgets, SearchSettings, search, supernet, warm
+from qat.nas import Aim, Budgets, SearchSettings, search, supernet, warm
 from qat.points import Point, measure_point
 from qat.train import TrainingData, load_checkpoint, train_float, training_data
 from qat.tune import tune
@@ -54,21 +54,19 @@ def _once(key: str, images: int, work: Callable[..., None], study: Study, run: P
     write_atomically(run / DONE.format(key), b"")
 
 
-def _job(key: str, images: int, work: Callable, study: Study, run: Path, args: tuple, needs: tuple[str, ...]) -> Job:
-    return Job(key, _once, (key, images, work, study, run, *args), needs, images)
+def _job(key: str, images: int, work: Callable, args: tuple[Any, ...], needs: tuple[str, ...]) -> Job:
+    """`args` are those of `_once` after `work`: the study, the run directory, and what `work` takes."""
+    return Job(key, _once, (key, images, work, *args), needs, images)
 
 
 def float_job(study: Study, run: Path, seed: int) -> Job:
     images = study.train.float_epochs * TRAIN_IMAGES[study.data]
-    return _job(f"float-{seed}", images, _float, study, run, (seed,), ())
+    return _job(f"float-{seed}", images, _float, (study, run, seed), ())
 
 
 def _float(stage: Stage, seed: int) -> None:
-    settings = stage.study.train
-    train_float(
-        build(stage.study.network, seed), stage.data(), epochs=settings.float_epochs, batch=settings.batch,
-        rate=settings.float_lr, seed=seed, checkpoint=_float_path(stage, seed), tick=stage.meter,
-    )  # fmt: skip
+    model, path = build(stage.study.network, seed), _float_path(stage, seed)
+    train_float(model, stage.data(), stage.study.train, seed, path, stage.meter)
 
 
 def _float_path(stage: Stage, seed: int) -> Path:
@@ -89,7 +87,7 @@ def warm_key(table: CostTable, seed: int) -> str:
 
 def warm_job(study: Study, run: Path, table: CostTable, seed: int) -> Job:
     key = warm_key(table, seed)
-    return _job(key, study.train.warm_images, _warm, study, run, (key, table, seed), (f"float-{seed}",))
+    return _job(key, study.train.warm_images, _warm, (study, run, key, table, seed), (f"float-{seed}",))
 
 
 def _warm(stage: Stage, key: str, table: CostTable, seed: int) -> None:
@@ -111,8 +109,9 @@ def _supernet(stage: Stage, table: CostTable, seed: int, data: TrainingData):
 def _search_settings(study: Study, images: int, seed: int) -> SearchSettings:
     weights, train = study.objective, study.train
     return SearchSettings(
-        images, train.batch, train.tune_lr, train.arch_lr, (weights.energy, weights.latency, weights.area), seed
-    )
+        images, train.batch, train.tune_lr, train.arch_lr, (weights.energy, weights.latency, weights.area), seed,
+        train.selection_images,
+    )  # fmt: skip
 
 
 class Target(NamedTuple):
@@ -130,7 +129,7 @@ def search_job(study: Study, run: Path, target: Target, seed: int, *, plan_only:
     key = f"search-{target.choice.chip.replace('/', '_')}-{target.fraction:g}-{seed}" + ("-plan" if plan_only else "")
     images = study.train.search_images + (0 if plan_only else study.train.tune_images)
     needs = (f"float-{seed}", warm_key(target.table, seed))
-    return _job(key, images, _search, study, run, (key, label, target, seed, plan_only), needs)
+    return _job(key, images, _search, (study, run, key, label, target, seed, plan_only), needs)
 
 
 def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_only: bool) -> None:
@@ -138,7 +137,8 @@ def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_
     model, mixtures = _supernet(stage, table, seed, data)
     model.load_state_dict(load_checkpoint(stage.run.path / f"checkpoints/{warm_key(table, seed)}.pt"))
     settings = _search_settings(stage.study, stage.study.train.search_images, seed)
-    found = search(model, mixtures, table, target.budgets, _fits(stage, target), data, settings, stage.meter)
+    aim = Aim(table, target.budgets, _fits(stage, target))
+    found = search(model, mixtures, aim, data, settings, stage.meter)
     plan = plan_of(stage.study, found.formats)
     stage.run.write_json(f"plans/{key}.json", plan.model_dump())
     if plan_only:
@@ -182,13 +182,14 @@ class Given(NamedTuple):
     label: str
     plan: Plan
     chips: tuple[ChipChoice, ...]
+    columns: dict[str, Any] = {}
 
 
 def plan_job(study: Study, run: Path, given: Given, seed: int) -> Job:
     """Fine-tune a given plan and measure it on its chips."""
     key = f"{given.kind}-{content_key(given.plan.model_dump())}-{seed}"
-    point = Point(key, given.kind, given.label, given.plan, seed, given.chips, {})
-    return _job(key, study.train.tune_images, _plan, study, run, (point,), (f"float-{seed}",))
+    point = Point(key, given.kind, given.label, given.plan, seed, given.chips, given.columns)
+    return _job(key, study.train.tune_images, _plan, (study, run, point), (f"float-{seed}",))
 
 
 def _plan(stage: Stage, point: Point) -> None:

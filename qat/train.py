@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cimsim.rundir import write_atomically
+from cimsim.study import Training
 from workloads.datasets import load, split
 from workloads.errors import InputError, RunError
 
@@ -26,9 +29,9 @@ class Part(NamedTuple):
     y: Tensor
 
     def images(self, index: Tensor | slice) -> Tensor:
-        """Float32 as the network takes them: bytes become [0, 1]."""
-        chosen = self.x[index]
-        return chosen.float().div_(255) if self.is_bytes else chosen
+        """Float32 as the network takes them: bytes become [0, 1]; channels last, which convolutions like."""
+        chosen = self.x[index].float().div_(255) if self.is_bytes else self.x[index]
+        return chosen.contiguous(memory_format=torch.channels_last) if chosen.dim() == 4 else chosen
 
     @property
     def is_bytes(self) -> bool:
@@ -45,21 +48,30 @@ class TrainingData(NamedTuple):
     train: Part
     arch: Part
     validation: Part
-    hash: str
 
 
+def divide(x: Tensor, y: Tensor, parts: Mapping[str, np.ndarray]) -> TrainingData:
+    """Images and labels by the index arrays `train`, `arch` and `validation`."""
+    index = {name: torch.from_numpy(part) for name, part in parts.items()}
+    train, arch, validation = (Part(x[index[name]], y[index[name]]) for name in TrainingData._fields)
+    return TrainingData(train, arch, validation)
+
+
+@lru_cache(maxsize=2)
 def training_data(name: str, root: Path | None = None) -> TrainingData:
     """The parts of a data set's training images (50,000 / 5,000 / 5,000 of Fashion-MNIST)."""
     data = load(name, root)
-    parts = split(len(data.train_y))
-    x, y = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
-    pick = {key: torch.from_numpy(index) for key, index in parts.items()}
-    digest = f"{name}-{len(data.train_y)}-{int(data.train_x.astype('int64').sum())}"
-    return TrainingData(*(Part(x[pick[k]], y[pick[k]]) for k in ("train", "arch", "validation")), digest)
+    return divide(torch.from_numpy(data.train_x), torch.from_numpy(data.train_y), split(len(data.train_y)))
 
 
 def batches(num: int, batch: int, images: int, seed: int, first: int = 0) -> Iterator[Tensor]:
-    """Index batches for `images` images, epoch after epoch, each in an order fixed by (seed, epoch)."""
+    """Index batches for `images` images, epoch after epoch, each in an order fixed by (seed, epoch).
+
+    Images that do not fill an epoch's last batch wait for another epoch. Raises ValueError for a batch larger
+    than all `num` images.
+    """
+    if not 1 <= batch <= num:
+        raise ValueError(f"batch = {batch}: must be 1 to {num}, the images there are")
     seen, epoch = 0, first
     while seen < images:
         order = torch.randperm(num, generator=generator(seed, epoch))
@@ -105,31 +117,42 @@ def step_on(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Te
     return value
 
 
+class Score(NamedTuple):
+    """Mean cross entropy and share of images classified correctly."""
+
+    loss: float
+    accuracy: float
+
+
 @torch.no_grad()
-def accuracy(model: nn.Module, part: Part, batch: int = 1000) -> float:
-    """Share of a part's images that `model` (put in eval mode) classifies correctly."""
-    training = model.training
+def score(model: nn.Module, part: Part, images: int | None = None, batch: int = 1000) -> Score:
+    """Of the part's first `images` images (all by default), with the model in eval mode."""
+    num, training = min(images or len(part.y), len(part.y)), model.training
     model.eval()
-    right = 0
-    for start in range(0, len(part.y), batch):
-        index = slice(start, start + batch)
-        right += int((model(part.images(index)).argmax(1) == part.y[index]).sum())
+    loss, right = 0.0, 0
+    for start in range(0, num, batch):
+        index = slice(start, min(start + batch, num))
+        logits = model(part.images(index))
+        loss += float(F.cross_entropy(logits, part.y[index], reduction="sum"))
+        right += int((logits.argmax(1) == part.y[index]).sum())
     model.train(training)
-    return right / len(part.y)
+    return Score(loss / num, right / num)
 
 
 def train_float(
-    model: nn.Module, data: TrainingData, *, epochs: int, batch: int, rate: float, seed: int,
+    model: nn.Module, data: TrainingData, settings: Training, seed: int,
     checkpoint: Path | None = None, tick: Tick = lambda images: None,
 ) -> nn.Module:  # fmt: skip
     """Float training, one checkpoint per epoch; a killed run goes on after its last whole epoch."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    epochs, batch = settings.float_epochs, settings.batch
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.float_lr, weight_decay=1e-4)
     per_epoch = len(data.train.y) // batch
     done = _restore(checkpoint, model, optimizer)
     model.train()
     for epoch in range(done, epochs):
         for i, index in enumerate(batches(len(data.train.y), batch, per_epoch * batch, seed, first=epoch)):
-            set_rate(optimizer, one_cycle(epoch * per_epoch + i, epochs * per_epoch, rate))
+            set_rate(optimizer, one_cycle(epoch * per_epoch + i, epochs * per_epoch, settings.float_lr))
             step_on(model, optimizer, data.train.images(index), data.train.y[index], f"float epoch {epoch + 1}")
             tick(batch)
         if checkpoint:
@@ -158,5 +181,7 @@ def load_checkpoint(path: Path) -> dict:
     try:
         return torch.load(path, weights_only=True)
     except Exception as error:
-        reason = f"is not a readable checkpoint ({type(error).__name__}): delete it and run the same command again"
+        reason = (
+            f"is not a readable checkpoint ({type(error).__name__}): delete it and {path.stem}.done, then run again"
+        )
         raise InputError(str(path), [reason]) from None

@@ -10,7 +10,7 @@ from torch import nn
 from cimsim.study import Training
 from qat.attach import calibrate, parameter_groups, quantize
 from qat.schemes import Codebook
-from qat.train import Tick, TrainingData, accuracy, batches, one_cycle, set_rate, step_on
+from qat.train import Tick, TrainingData, batches, one_cycle, score, set_rate, step_on
 from workloads.plan import Plan
 
 STEP_FACTOR = 0.02  # step sizes are about 1/50 of what they scale, and Adam moves all parameters alike
@@ -23,6 +23,7 @@ def tune(
 
     After each epoch the validation images decide whether this state is the best so far.
     """
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     calibration = data.train.images(slice(0, settings.calibration_images))
     quantize(model, plan, example_input=calibration[:1], seed=seed)
     bits = max(choice.activation_bits for choice in plan.layers.values())
@@ -36,9 +37,9 @@ def tune(
         step_on(model, optimizer, data.train.images(index), data.train.y[index], "fine-tuning")
         tick(settings.batch)
         if (step + 1) % per_epoch == 0 or step + 1 >= total:
-            score = accuracy(model, data.validation)
-            if score > best:
-                best, best_state = score, copy.deepcopy(model.state_dict())
+            found = score(model, data.validation).accuracy
+            if found > best:
+                best, best_state = found, copy.deepcopy(model.state_dict())
     model.load_state_dict(best_state)
     return best
 

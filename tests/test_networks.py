@@ -121,7 +121,7 @@ def test_a_bad_file_tells_all_its_problems(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [("[1, 2", "cannot be read"), ("- 1", "dictionary"), (None, "No such")]
+    ("text", "problem"), [("[1, 2", "is not YAML"), ("- 1", "must be a mapping"), (None, "No such")]
 )
 def test_what_is_no_network_file_is_told(tmp_path, text, problem):
     path = tmp_path / "none.yaml"

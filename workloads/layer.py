@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Length = Annotated[int, Field(ge=1, le=2**24)]  # beyond any network, and small enough to multiply
+Margin = Annotated[int, Field(ge=0, le=2**24)]
+
 
 class Frozen(BaseModel):
-    """Base of every record that crosses a YAML or JSON border: immutable, unknown keys refused."""
+    """Base of every record that crosses a YAML or JSON border: immutable; unknown keys, inf and nan refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Layer(Frozen):
@@ -22,13 +25,13 @@ class Layer(Frozen):
 
     name: str
     kind: Literal["conv", "linear"]
-    in_channels: int = Field(ge=1)
-    out_channels: int = Field(ge=1)
-    in_size: tuple[int, int] = (1, 1)
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    groups: int = Field(default=1, ge=1)
+    in_channels: Length
+    out_channels: Length
+    in_size: tuple[Length, Length] = (1, 1)
+    kernel: tuple[Length, Length] = (1, 1)
+    stride: tuple[Length, Length] = (1, 1)
+    padding: tuple[Margin, Margin] = (0, 0)
+    groups: Length = 1
 
     @model_validator(mode="after")
     def _groups_divide_channels(self) -> Layer:
@@ -86,13 +89,13 @@ class Node(Frozen):
     name: str
     op: Op
     inputs: tuple[str, ...] = ("input",)
-    out_shape: tuple[int, int, int]
+    out_shape: tuple[Length, Length, Length]
     layer: Layer | None = None
     relu: bool = False
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    num_macs: int = 0  # products of two activations (attention); weight MACs are the layer's
+    kernel: tuple[Length, Length] = (1, 1)
+    stride: tuple[Length, Length] = (1, 1)
+    padding: tuple[Margin, Margin] = (0, 0)
+    num_macs: int = Field(default=0, ge=0)  # products of two activations (attention); weight MACs are the layer's
 
     @property
     def num_elements(self) -> int:
@@ -107,25 +110,37 @@ class Node(Frozen):
         return self.num_elements * prod(self.kernel) + self.num_macs
 
 
+def _node_problems(node: Node, known: set[str]) -> list[str]:
+    """What is wrong with a node that comes after those `known`."""
+    missing, layer = [name for name in node.inputs if name not in known], node.layer
+    problems = [f"inputs = {missing}: not an earlier node"] if missing else []
+    if node.name in known:
+        problems.append("name: this name is used twice")
+    if (node.op == "layer") != (layer is not None):
+        problems.append("layer: a node has a layer exactly when its op is `layer`")
+    if layer and layer.name != node.name:
+        problems.append(f"layer.name = {layer.name!r}: must be the node's name")
+    if layer and node.out_shape != (want := (layer.num_outputs, *layer.out_size)):
+        problems.append(f"out_shape = {node.out_shape}: must be {want}, what its layer makes")
+    return problems
+
+
 class Network(Frozen):
     """Layers and the edges between them, in an order in which every input precedes its use."""
 
     name: str
-    input_shape: tuple[int, int, int]
-    nodes: tuple[Node, ...] = Field(min_length=1)
+    input_shape: tuple[Length, Length, Length]
+    nodes: tuple[Node, ...]
 
     @model_validator(mode="after")
-    def _edges_point_back(self) -> Network:
+    def _nodes_fit(self) -> Network:
+        problems = [] if self.layers else ["nodes: at least one must be a layer"]
         known = {"input"}
         for node in self.nodes:
-            missing = [name for name in node.inputs if name not in known]
-            if missing:
-                raise ValueError(f"nodes.{node.name}.inputs = {missing}: not an earlier node")
-            if node.name in known:
-                raise ValueError(f"nodes.{node.name}: this name is used twice")
-            if (node.op == "layer") != (node.layer is not None):
-                raise ValueError(f"nodes.{node.name}.layer: a node has a layer exactly when its op is `layer`")
+            problems += [f"nodes.{node.name}.{problem}" for problem in _node_problems(node, known)]
             known.add(node.name)
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @property

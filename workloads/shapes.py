@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from workloads.errors import InputError, problems_of
 from workloads.layer import Network
+from workloads.yamlfile import read_mapping
 
 
 def network_names() -> list[str]:
@@ -42,15 +43,11 @@ def to_yaml(network: Network) -> str:
 
 
 def _read(path: Path) -> Network:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times faster
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(str(path), [f"(whole file): cannot be read: {error}"]) from error
+    data = read_mapping(path, "name, input_shape, nodes")
     try:
         return Network.model_validate(data)
     except ValidationError as error:
-        raise InputError(str(path), problems_of(error)) from error
+        raise InputError(str(path), problems_of(error, Network)) from error
 
 
 def _folder() -> Path:

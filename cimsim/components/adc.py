@@ -46,7 +46,7 @@ class Adc(Component):
 
     kind: Literal["adc"] = "adc"
     bits: int = Field(ge=1, le=12)
-    peak_rate_hz: int = Field(gt=0)
+    peak_rate_hz: int = Field(gt=0, le=10**12)
     energy_scale: float = Field(default=1.0, gt=0)
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:

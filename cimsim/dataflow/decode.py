@@ -6,7 +6,7 @@ from collections import Counter
 from math import ceil
 
 from cimsim import rates
-from cimsim.dataflow.work import Actions, written_cells
+from cimsim.dataflow.work import Actions, code_store, written_cells
 from cimsim.mapping import Placement
 from cimsim.records import LoadJob
 from cimsim.spec import Chip
@@ -59,19 +59,22 @@ def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> tuple[tupl
     )
 
 
-def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement) -> Actions:
+def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip) -> Actions:
     """Actions of one load, beside the outer memory's. Each code is looked up once per array that needs it."""
     bits = fmt.bits(layer).total
     codes = sum(ceil(piece.rows / fmt.vector_length) * piece.outputs * piece.count for piece in placement.pieces)
+    values = codes * fmt.vector_length
     count: Actions = Counter({
-        ("index_buffer", "", "write_bit"): bits,
-        ("index_buffer", "", "read_bit"): bits,
+        (*code_store(chip), "write_bit"): bits,
+        (*code_store(chip), "read_bit"): bits,
+        ("register", "assembly", "write_bit"): values * fmt.array_bits,
+        ("register", "assembly", "read_bit"): values * fmt.array_bits,
         ("crossbar", "", "write_cell"): written_cells(placement),
     })  # fmt: skip
     if fmt.kind == "lattice":
         count["lattice_decoder", "", "decode"] = codes
     else:
-        count["codebook_rom", "", "read_bit"] = codes * fmt.vector_length * fmt.entry_bits
+        count["codebook_rom", "", "read_bit"] = values * fmt.entry_bits
     if fmt.scale_bits:
-        count["digital", "activation", "op"] = codes * fmt.vector_length
+        count["digital", "activation", "op"] = values
     return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from cimsim import rates
-from cimsim.dataflow.work import Actions, written_cells
+from cimsim.dataflow.work import Actions, code_store, written_cells
 from cimsim.mapping import Placement
 from cimsim.records import LoadJob
 from cimsim.spec import Chip
@@ -39,11 +39,11 @@ def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> tuple[tupl
     )
 
 
-def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement) -> Actions:
+def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip) -> Actions:
     """Actions of one load, beside the outer memory's."""
     bits = fmt.bits(layer).total
     return Counter({
-        ("index_buffer", "", "write_bit"): bits,
-        ("index_buffer", "", "read_bit"): bits,
+        (*code_store(chip), "write_bit"): bits,
+        (*code_store(chip), "read_bit"): bits,
         ("crossbar", "", "write_cell"): written_cells(placement),
     })  # fmt: skip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from math import ceil, log2
+from math import ceil, log2, prod
 from typing import NamedTuple
 
 from cimsim import rates
 from cimsim.mapping import Placement
-from cimsim.records import ArrayJob, LoadJob
+from cimsim.records import ArrayJob, Counts, LoadJob
 from cimsim.spec import Chip
 from workloads.format import WeightFormat
 from workloads.layer import Layer
@@ -19,7 +19,8 @@ Actions = Counter  # (kind, role, action) -> how often
 class LayerWork(NamedTuple):
     """What a layer asks of the chip: compute for one image, and one load of its weights.
 
-    `load_jobs` are (job for one array, number of such arrays). `load_bits` come from outer memory.
+    `counts` are those of the busiest unit for one image, `interval_ticks` its ticks from one position to
+    the next. `load_jobs` are (job for one array, number of such arrays). `load_bits` come from outer memory.
     """
 
     layer: Layer
@@ -27,12 +28,14 @@ class LayerWork(NamedTuple):
     dataflow: str
     placement: Placement
     array_job: ArrayJob
+    counts: Counts
+    interval_ticks: int
     actions: Actions
     load_jobs: tuple[tuple[LoadJob, int], ...]
     load_bits: int
     load_actions: Actions
     input_bits: int  # of the layer's whole input tensor
-    output_bits: int  # of its whole output tensor
+    deliveries: int  # times that tensor is sent to the tiles
 
 
 def sum_bits(layer: Layer, fmt: WeightFormat, activation_bits: int) -> int:
@@ -40,30 +43,56 @@ def sum_bits(layer: Layer, fmt: WeightFormat, activation_bits: int) -> int:
     return activation_bits + fmt.array_bits + ceil(log2(max(2, layer.num_inputs)))
 
 
-def array_job(layer: Layer, placement: Placement, chip: Chip, activation_bits: int) -> ArrayJob:
-    """The job of the busiest unit; all units of a layer run in lockstep on one position."""
+def input_bits(layer: Layer, activation_bits: int) -> int:
+    return layer.in_channels * prod(layer.in_size) * activation_bits
+
+
+def deliveries(layer: Layer, placement: Placement, chip: Chip, activation_bits: int) -> int:
+    """How often the input tensor must be sent to the tiles.
+
+    Once if the tile buffer holds all of it. If it holds the kernel's rows only, each round gets the channels
+    that its rows touch; with less room each line comes again for every kernel row that touches it.
+    """
+    room, whole = rates.tile_buffer_bits(chip), input_bits(layer, activation_bits)
+    if whole <= room:
+        return 1
+    lines = whole // layer.in_size[0] * min(layer.kernel[0], layer.in_size[0])
+    round_arrays = min(ceil(placement.num_arrays / placement.rounds), placement.row_tiles)
+    touched = min(1.0, round_arrays * placement.widest.rows * layer.groups / layer.in_channels)
+    return max(1, ceil(placement.rounds * touched)) * (1 if lines <= room else layer.kernel[0])
+
+
+def array_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> ArrayJob:
+    """The job of the busiest unit, in the busiest tile: all units of a layer run in lockstep on one position.
+
+    Adders are taken to keep pace with the converters that feed them; they cost latency, not throughput.
+    """
     crossbar, pace = rates.crossbar(chip), placement.widest
     rate = rates.converter_rate_hz(chip)
-    steps = ceil(activation_bits / rates.dac_bits(chip))
     stage = {name: rates.ticks(duration, rate) for name, duration in rates.pipeline_ps(chip).items()}
-    fetch_bits = ceil(placement.fetched_rows / placement.num_tiles / placement.rounds) * activation_bits
-    outputs = ceil(layer.num_outputs / placement.num_tiles)
+    fetch_ps = rates.bus_ps(chip, placement.tile_fetched_rows * activation_bits)
+    sums = ceil(placement.unit_sums * placement.tile_arrays / placement.num_arrays)
+    outputs = min(layer.num_outputs, ceil(placement.tile_arrays / placement.row_tiles) * pace.outputs)
+    finish_ps = max(
+        rates.digital_ps(chip, "activation", outputs),
+        rates.bus_ps(chip, sums * sum_bits(layer, fmt, activation_bits)),
+    )
     return ArrayJob(
         vectors=layer.num_positions,
-        reads=steps * ceil(pace.rows / crossbar.rows_on),
-        conversions=pace.columns * rates.arrays_per_adc(chip),
+        reads=ceil(activation_bits / rates.dac_bits(chip)) * ceil(pace.rows / crossbar.rows_on),
+        conversions=pace.columns * rates.arrays_per_adc(chip, placement.num_arrays),
         adcs=rates.adcs_per_array(chip),
         read_ticks=rates.ticks(crossbar.read_ps, rate),
         sample_hold=int(chip.part("sample_hold") is not None),
-        fetch_ticks=max(stage["fetch"], rates.ticks(rates.bus_ps(chip, fetch_bits), rate)),
+        fetch_ticks=max(stage["fetch"], rates.ticks(fetch_ps, rate)),
         shift_add_ticks=stage["shift_add"],
-        digital_ticks=max(stage["digital"], rates.ticks(rates.activation_ps(chip, outputs), rate)),
+        digital_ticks=max(stage["digital"], rates.ticks(finish_ps, rate)),
         write_ticks=stage["write"],
     )
 
 
 def compute_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Actions:
-    """How often each part acts for one image: arrays and converters, registers, buffers, partial sums."""
+    """How often each part of the layer's tiles acts for one image: arrays, converters, registers, buffers, sums."""
     positions, steps = layer.num_positions, ceil(activation_bits / rates.dac_bits(chip))
     reads = positions * steps
     rows_on = rates.crossbar(chip).rows_on
@@ -75,43 +104,49 @@ def compute_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip:
         count["sample_hold", "", "sample"] += conversions
         count["adc", "", "convert"] += conversions
         count["shift_add", "unit", "add"] += conversions
-    _count_operands(count, layer, placement, positions, activation_bits)
-    _count_sums(count, layer, placement, positions, sum_bits(layer, fmt, activation_bits))
-    _count_results(count, layer, positions, activation_bits)
+    sent = input_bits(layer, activation_bits) * deliveries(layer, placement, chip, activation_bits)
+    count["buffer", "tile", "write_bit"] += sent * placement.num_tiles
+    _count_operands(count, positions * placement.fetched_rows * activation_bits)
+    _count_sums(count, placement, positions, layer.num_outputs, sum_bits(layer, fmt, activation_bits))
+    _count_results(count, positions * layer.num_outputs, activation_bits)
     return count
 
 
-def _count_operands(count: Actions, layer: Layer, placement: Placement, positions: int, activation_bits: int) -> None:
+def _count_operands(count: Actions, fetched_bits: int) -> None:
     """im2col is not free: each position's operands leave the tile buffer and cross the tile's bus."""
-    fetched = positions * placement.fetched_rows * activation_bits
-    tensor = layer.in_channels * layer.in_size[0] * layer.in_size[1] * activation_bits
-    count["buffer", "tile", "write_bit"] += tensor * placement.num_tiles
-    count["buffer", "tile", "read_bit"] += fetched
-    count["bus", "", "transfer_bit"] += fetched
-    count["register", "input", "write_bit"] += fetched
-    count["register", "input", "read_bit"] += fetched
+    count["buffer", "tile", "read_bit"] += fetched_bits
+    count["bus", "", "transfer_bit"] += fetched_bits
+    count["register", "input", "write_bit"] += fetched_bits
+    count["register", "input", "read_bit"] += fetched_bits
 
 
-def _count_sums(count: Actions, layer: Layer, placement: Placement, positions: int, width: int) -> None:
-    """Row tiles are added up; sums that cross a tile take a hop, sums that wait for a round are spilled."""
-    partial = positions * layer.num_outputs * placement.row_tiles
-    count["shift_add", "tile", "add"] += positions * layer.num_outputs * (placement.row_tiles - 1)
-    count["register", "output", "write_bit"] += partial * width
-    count["register", "output", "read_bit"] += partial * width
+def _count_sums(count: Actions, placement: Placement, positions: int, num_outputs: int, width: int) -> None:
+    """A unit adds up its own row tiles while it converts; the sums of several units meet in the tile.
+
+    Sums that cross a tile take a hop, sums that wait for a round are spilled to the tile buffer.
+    """
+    sums = positions * placement.unit_sums
+    count["register", "output", "write_bit"] += sums * width
+    count["register", "output", "read_bit"] += sums * width
+    count["bus", "", "transfer_bit"] += sums * width
+    count["shift_add", "tile", "add"] += sums - positions * num_outputs
     count["router", "", "hop_bit"] += positions * placement.tile_cuts * width
     for action in ("write_bit", "read_bit"):
         count["buffer", "tile", action] += positions * placement.round_cuts * width
 
 
-def _count_results(count: Actions, layer: Layer, positions: int, activation_bits: int) -> None:
-    """Each output is rescaled, activated and requantized once, then leaves by the bus."""
-    outputs = positions * layer.num_outputs
+def _count_results(count: Actions, outputs: int, activation_bits: int) -> None:
+    """Each output is rescaled, activated and requantized once, and kept until the tile sends it on."""
     count["digital", "activation", "op"] += outputs
-    count["bus", "", "transfer_bit"] += outputs * activation_bits
     count["register", "tile_output", "write_bit"] += outputs * activation_bits
     count["register", "tile_output", "read_bit"] += outputs * activation_bits
 
 
 def written_cells(placement: Placement) -> int:
-    """Cells programmed by one load."""
+    """Cells programmed by one load, the zeros between groups included."""
     return sum(piece.rows * piece.columns * piece.count for piece in placement.pieces)
+
+
+def code_store(chip: Chip) -> tuple[str, str]:
+    """Kind and role of the buffer through which weights and codes reach the arrays."""
+    return ("index_buffer", "") if chip.part("index_buffer") else ("buffer", "tile")

@@ -1,7 +1,7 @@
 """A shared thing granted to one job at a time: oldest request first, then lowest job id.
 
-Requests of one instant are all collected before anything is granted (the grant event has the lowest
-priority at that instant), so a tie never depends on the order in which processes were created.
+All that happens at one instant happens before anything is granted, and everything that is free and wanted
+is then granted together, so that a tie never depends on the order in which processes were created.
 """
 
 from __future__ import annotations
@@ -13,62 +13,84 @@ from simpy.events import Event
 
 AFTER_COMPLETIONS = 2  # SimPy orders one instant by priority: 0 urgent, 1 normal, then this
 
+JobId = tuple[int, ...]
 
-class Arbiter:
-    """One link or channel. `wait_ps` sums what jobs waited for it, `busy_ps` what they held it."""
+
+def now(env: simpy.Environment) -> int:
+    """The time in ps; SimPy types it as a float."""
+    return int(env.now)
+
+
+class Referee:
+    """Calls the arbiters that have something to grant, once all else at this instant is done."""
 
     def __init__(self, env: simpy.Environment):
         self.env = env
-        self.waiting: list[tuple[int, tuple, int, Event]] = []
-        self.is_busy = self.is_armed = False
-        self.wait_ps = self.busy_ps = self.requests = 0
+        self.ready: list[Arbiter] = []
 
-    def request(self, job: tuple) -> Event:
-        """An event that fires when `job` (a tuple of integers, its id) holds the thing."""
-        event = self.env.event()
-        self.requests += 1
-        heappush(self.waiting, (self.env.now, job, self.requests, event))
-        self._arm()
+    def add(self, arbiter: Arbiter) -> None:
+        if not self.ready:
+            decide = Event(self.env)
+            decide._ok, decide._value = True, None
+            decide.callbacks = [self._decide]
+            self.env.schedule(decide, priority=AFTER_COMPLETIONS)  # type: ignore[arg-type]
+        self.ready.append(arbiter)
+
+    def _decide(self, _: Event) -> None:
+        ready, self.ready = self.ready, []
+        for arbiter in ready:
+            arbiter.grant()
+
+
+class Arbiter:
+    """One link or channel. `busy_ps` is how long jobs held it."""
+
+    def __init__(self, env: simpy.Environment, referee: Referee):
+        self.env, self.referee = env, referee
+        self.waiting: list[tuple[int, JobId, Event]] = []
+        self.is_busy = self.is_called = False
+        self.busy_ps = self.granted_ps = 0
+
+    def request(self, job: JobId) -> Event:
+        """An event that fires when `job`, an id that no other waiting job has, holds the thing."""
+        event = Event(self.env)
+        heappush(self.waiting, (now(self.env), job, event))
+        self._call()
         return event
 
     def release(self) -> None:
         self.is_busy = False
-        self.busy_ps += self.env.now - self.granted_ps
-        self._arm()
+        self.busy_ps += now(self.env) - self.granted_ps
+        self._call()
 
-    def _arm(self) -> None:
-        if self.waiting and not self.is_busy and not self.is_armed:
-            self.is_armed = True
-            decide = Event(self.env)
-            decide._ok, decide._value = True, None
-            decide.callbacks = [self._grant]
-            self.env.schedule(decide, priority=AFTER_COMPLETIONS)  # type: ignore[arg-type]
+    def grant(self) -> None:
+        self.is_called, self.is_busy = False, True
+        self.granted_ps = now(self.env)
+        heappop(self.waiting)[2].succeed()
 
-    def _grant(self, _: Event) -> None:
-        self.is_armed, self.is_busy = False, True
-        since, _job, _order, event = heappop(self.waiting)
-        self.granted_ps = self.env.now
-        self.wait_ps += self.env.now - since
-        event.succeed()
+    def _call(self) -> None:
+        if self.waiting and not self.is_busy and not self.is_called:
+            self.is_called = True
+            self.referee.add(self)
 
 
 class Milestone:
-    """A count that only grows; processes wait until it reaches a value."""
+    """A count that only grows; one process at a time waits until it reaches a value."""
 
     def __init__(self, env: simpy.Environment):
-        self.env, self.count, self.asked = env, 0, 0
-        self.waiting: list[tuple[int, int, Event]] = []
+        self.env, self.count = env, 0
+        self.waiting: list[tuple[int, Event]] = []
 
     def add(self, amount: int = 1) -> None:
         self.count += amount
-        while self.waiting and self.waiting[0][0] <= self.count:
-            heappop(self.waiting)[2].succeed()
+        if self.waiting:
+            due = [event for count, event in self.waiting if count <= self.count]
+            self.waiting = [(count, event) for count, event in self.waiting if count > self.count]
+            for event in due:
+                event.succeed()
 
-    def reach(self, count: int) -> Event | None:
-        """None if already reached, else the event of reaching it."""
-        if self.count >= count:
-            return None
-        event = self.env.event()
-        self.asked += 1
-        heappush(self.waiting, (count, self.asked, event))
+    def reach(self, count: int) -> Event:
+        """The event of reaching `count`; ask only while it is not reached."""
+        event = Event(self.env)
+        self.waiting.append((count, event))
         return event

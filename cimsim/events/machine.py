@@ -7,170 +7,224 @@ turns on the arrays in network order, and weights that are not resident are load
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import simpy
+from simpy.events import Event, Timeout
 
-from cimsim.events.arbiter import Arbiter, Milestone
-from cimsim.events.tasks import Edge, Load, Slice, Task, TaskTimes, Timeline
+from cimsim.events.arbiter import Arbiter, JobId, Milestone, Referee, now
+from cimsim.events.tasks import MEMORY, Edge, Load, Slice, Task, TaskTimes, Timeline
+
+Process = Generator[Event, None, None]
 
 
 def run(tasks: Sequence[Task], *, pipelined: bool, buffer_chunks: int = 2, trace: bool = True) -> Timeline:
-    """Simulate one image. `buffer_chunks`: chunks an index buffer holds (its prefetch depth)."""
-    machine = _Machine(tasks, pipelined, buffer_chunks, trace)
-    machine.start()
-    machine.env.run()
-    return machine.timeline()
+    """Simulate one image. `buffer_chunks`: chunks an index buffer holds (its prefetch depth).
+
+    Raises ValueError if pipelined tasks have loads, or if a task waits for ever.
+    """
+    machine = Machine(tasks, pipelined, buffer_chunks, trace)
+    return machine.run(machine.processes())
 
 
-class _Machine:
+class Tile(NamedTuple):
+    """A tile's index buffer: its loads (task, round, load) in order, room and filling, and for each chunk
+    when the memory was asked for it and when it granted."""
+
+    number: int
+    loads: list[tuple[int, int, Load]]
+    room: Milestone
+    ready: Milestone
+    asked: list[tuple[int, int]]
+
+
+class Machine:
     """State shared by the processes of one run."""
 
     def __init__(self, tasks: Sequence[Task], pipelined: bool, buffer_chunks: int, trace: bool):
-        self.env = simpy.Environment(initial_time=0)
+        if pipelined and any(task.loads for task in tasks):
+            raise ValueError("tasks whose weights are loaded take turns: they cannot be pipelined")
+        env = self.env = simpy.Environment(initial_time=0)
         self.tasks, self.pipelined, self.buffer_chunks, self.trace = tasks, pipelined, buffer_chunks, trace
-        self.memory = Arbiter(self.env)
-        self.links: dict[str, Arbiter] = defaultdict(lambda: Arbiter(self.env))
-        self.arrived = {(index, k): Milestone(self.env) for index, t in enumerate(tasks) for k in range(len(t.inputs))}
-        self.consumers: dict[int, list[tuple[int, int, Edge]]] = defaultdict(list)
+        referee = Referee(env)
+        self.links: dict[str, Arbiter] = defaultdict(lambda: Arbiter(env, referee))
+        self.arrived = [tuple(Milestone(env) for _ in task.inputs) for task in tasks]
+        self.made_ps: list[tuple[list[int], ...]] = [tuple([] for _ in task.inputs) for task in tasks]
+        self.consumers: list[list[tuple[int, int, Edge]]] = [[] for _ in tasks]
         for index, task in enumerate(tasks):
             for k, edge in enumerate(task.inputs):
                 self.consumers[edge.producer].append((index, k, edge))
-        self.turns = Milestone(self.env)  # rounds computed, over all tasks in order: whose turn it is
-        self.turn_of = _running_sum([task.rounds for task in tasks])
-        self.loaded: dict[tuple[int, int], Milestone] = defaultdict(lambda: Milestone(self.env))
-        self.stalls: list[Counter] = [Counter() for _ in tasks]
-        self.start_ps, self.end_ps = [-1] * len(tasks), [0] * len(tasks)
+        self.turns = Milestone(env)  # rounds computed, over all tasks in order: whose turn it is
+        self.turn_of = [0, *accumulate(task.rounds if task.inputs else 0 for task in tasks)]
+        self.loaded: dict[tuple[int, int], Milestone] = defaultdict(lambda: Milestone(env))
+        self.fills: dict[tuple[int, int], list[tuple[int, ...]]] = defaultdict(list)
+        self.spent_ps: list[Counter[str]] = [Counter() for _ in tasks]
+        self.start_ps, self.end_ps = [-1] * len(tasks), [-1] * len(tasks)
         self.slices: list[Slice] = []
 
-    def start(self) -> None:
-        for index in range(len(self.tasks)):
-            self.env.process(self.compute(index))
-        tiles: dict[int, list[tuple[int, int, Load]]] = defaultdict(list)
+    def processes(self) -> list[Process]:
+        """One process per task, and a fetcher and a loader per tile; their order does not matter."""
+        loads: dict[int, list[tuple[int, int, Load]]] = defaultdict(list)
         for index, task in enumerate(self.tasks):
-            for r, loads in enumerate(task.loads):
-                for load in loads:
-                    tiles[load.tile].append((index, r, load))
-        for tile, work in sorted(tiles.items()):
-            room, ready = Milestone(self.env), Milestone(self.env)
-            room.add(self.buffer_chunks)
-            self.env.process(self.fetch(tile, work, room, ready))
-            self.env.process(self.fill(tile, work, room, ready))
+            for r, in_round in enumerate(task.loads):
+                for load in in_round:
+                    loads[load.tile].append((index, r, load))
+        tiles = [Tile(n, work, Milestone(self.env), Milestone(self.env), []) for n, work in loads.items()]
+        for tile in tiles:
+            tile.room.add(self.buffer_chunks)
+        found = [self.compute(index) for index in range(len(self.tasks))]
+        return found + [self.fetch(tile) for tile in tiles] + [self.fill(tile) for tile in tiles]
 
-    def compute(self, index: int) -> Generator:
+    def run(self, processes: Iterable[Process]) -> Timeline:
+        for process in processes:
+            self.env.process(process)
+        self.env.run()
+        stuck = [task.name for task, end_ps in zip(self.tasks, self.end_ps, strict=True) if end_ps < 0]
+        if stuck:
+            raise ValueError(f"these tasks wait for ever: {', '.join(stuck)}")
+        causes = TaskTimes._fields[2:]
+        times = tuple(
+            TaskTimes(start_ps, end_ps, *(spent[cause] for cause in causes))
+            for start_ps, end_ps, spent in zip(self.start_ps, self.end_ps, self.spent_ps, strict=True)
+        )
+        busy_ps = {name: link.busy_ps for name, link in sorted(self.links.items())}
+        memory_busy_ps = busy_ps.pop(MEMORY, 0)
+        slices = tuple(sorted(self.slices, key=lambda bar: (bar.start_ps, bar)))
+        return Timeline(max(self.end_ps), times, slices, busy_ps, memory_busy_ps)
+
+    def compute(self, index: int) -> Process:
         """One task: for each round its weights, then block after block as operands arrive."""
-        task, env = self.tasks[index], self.env
+        task, spent = self.tasks[index], self.spent_ps[index]
         for r in range(task.rounds):
-            if not self.pipelined:
-                yield from self.wait(self.turns, self.turn_of[index] + r)
+            if task.inputs and not self.pipelined:
+                if self.turns.count < self.turn_of[index] + r:
+                    yield self.turns.reach(self.turn_of[index] + r)
+                self.begin(index)
             if task.loads:
-                yield from self.wait(self.loaded[index, r], len(task.loads[r]))
+                if self.loaded[index, r].count < len(task.loads[r]):
+                    yield self.loaded[index, r].reach(len(task.loads[r]))
+                _, _, fill, starved, queued = max(self.fills[index, r])  # of the last tile, the lowest of these
+                spent.update(fill_ps=fill, starved_ps=starved, queued_ps=queued)
+            bar_ps = -1
             for block in range(task.blocks):
-                yield from self.operands(index, task, block)
-                if self.start_ps[index] < 0:
-                    self.start_ps[index] = env.now
-                yield from self.work(index, task, block)
+                yield from self.operands(index, block)
+                self.begin(index)
+                asked_ps = now(self.env)
+                bar_ps = asked_ps if bar_ps < 0 else bar_ps
+                if task.on_memory:
+                    yield from self.hold((MEMORY,), task.work_ps, (index, block))
+                    spent["memory_ps"] += now(self.env) - asked_ps - task.work_ps
+                elif task.work_ps:
+                    yield Timeout(self.env, task.work_ps)
+                spent["busy_ps"] += task.work_ps
                 if r == task.rounds - 1:
-                    env.process(self.deliver(index, task, block))
-            self.bar(task.name, f"{task.name} round {r}" if task.rounds > 1 else task.name, self.start_ps[index])
-            self.turns.add()
+                    self.finish(index, block)
+            self.bar(task.name, f"{task.name} round {r}" if task.rounds > 1 else task.name, bar_ps)
+            if task.inputs:
+                self.turns.add()
 
-    def work(self, index: int, task: Task, block: int) -> Generator:
-        if task.on_memory:
-            yield self.memory.request((index, block))
-        if task.work_ps:
-            yield self.env.timeout(task.work_ps)
-        if task.on_memory:
-            self.memory.release()
+    def begin(self, index: int) -> None:
+        if self.start_ps[index] < 0:
+            self.start_ps[index] = now(self.env)
 
-    def operands(self, index: int, task: Task, block: int) -> Generator:
-        before = self.env.now
-        for k, edge in enumerate(task.inputs):
-            yield from self.wait(self.arrived[index, k], edge.need[block] + 1)
-        self.stalls[index]["dependency"] += self.env.now - before
+    def operands(self, index: int, block: int) -> Process:
+        """Wait for a block's operands, input by input; each wait ends with one arrival, which tells its cause."""
+        for k, edge in enumerate(self.tasks[index].inputs):
+            since_ps = now(self.env)
+            if self.arrived[index][k].count < edge.need[block] + 1:
+                yield self.arrived[index][k].reach(edge.need[block] + 1)
+            waited_ps = now(self.env) - since_ps
+            if waited_ps and self.start_ps[index] >= 0:
+                making_ps = min(waited_ps, max(0, self.made_ps[index][k][edge.need[block]] - since_ps))
+                moved = "memory_ps" if edge.path == (MEMORY,) else "mesh_ps"
+                self.spent_ps[index].update({"dependency_ps": making_ps, moved: waited_ps - making_ps})
 
-    def deliver(self, index: int, task: Task, block: int) -> Generator:
-        """A finished block leaves the pipeline and travels to each consumer."""
-        if task.latency_ps:
-            yield self.env.timeout(task.latency_ps)
-        self.end_ps[index] = max(self.end_ps[index], self.env.now)
+    def finish(self, index: int, block: int) -> None:
+        """A block has left the arrays; its result follows after the task's latency."""
+        latency_ps = self.tasks[index].latency_ps
+        if latency_ps == 0:
+            return self.deliver(index, block)
+        later = Timeout(self.env, latency_ps)
+        assert later.callbacks is not None, "a new event has not been processed"
+        later.callbacks.append(lambda _: self.deliver(index, block))
+
+    def deliver(self, index: int, block: int) -> None:
+        """A result is there at once for consumers in reach; for the others it travels, one after the other."""
+        made_ps = self.end_ps[index] = now(self.env)
+        remote = False
         for consumer, k, edge in self.consumers[index]:
             if edge.path:
-                asked = self.env.now
-                yield from self.travel(edge.path, edge.transfer_ps, (index, block, consumer))
-                self.stalls[consumer]["mesh"] += self.env.now - asked - edge.transfer_ps
-                self.end_ps[index] = max(self.end_ps[index], self.env.now)
-            self.arrived[consumer, k].add()
+                remote = True
+            else:
+                self.arrive(consumer, k, made_ps)
+        if remote:
+            self.env.process(self.send(index, block, made_ps))
 
-    def travel(self, path: tuple[str, ...], duration_ps: int, job: tuple) -> Generator:
+    def send(self, index: int, block: int, made_ps: int) -> Process:
+        for consumer, k, edge in self.consumers[index]:
+            if edge.path:
+                yield from self.hold(edge.path, edge.transfer_ps, (index, block, consumer))
+                self.arrive(consumer, k, made_ps)
+
+    def arrive(self, consumer: int, k: int, made_ps: int) -> None:
+        self.made_ps[consumer][k].append(made_ps)
+        self.arrived[consumer][k].add()
+
+    def hold(self, path: tuple[str, ...], duration_ps: int, job: JobId) -> Process:
         """Reserve the links in path order (XY order cannot deadlock), then use them together."""
         for link in path:
             yield self.links[link].request(job)
-        yield self.env.timeout(duration_ps)
+        if duration_ps:
+            yield Timeout(self.env, duration_ps)
         for link in path:
             self.links[link].release()
 
-    def fetch(self, tile: int, work: list[tuple[int, int, Load]], room: Milestone, ready: Milestone) -> Generator:
+    def fetch(self, tile: Tile) -> Process:
         """Outer memory -> index buffer, as far ahead as the buffer has room."""
-        taken = 0
-        for index, r, load in work:
+        memory, taken = self.links[MEMORY], 0
+        for index, r, load in tile.loads:
+            bar_ps = now(self.env)
             if load.first_ps:
-                yield self.env.timeout(load.first_ps)
+                yield Timeout(self.env, load.first_ps)
             for chunk in range(load.chunks):
                 taken += 1
-                yield from self.wait(room, taken)
-                asked, held = self.env.now, load.fetch_rest_ps if chunk == load.chunks - 1 else load.fetch_ps
-                yield self.memory.request((index, r, tile, chunk))
-                self.stalls[index]["dram"] += self.env.now - asked
-                yield self.env.timeout(held)
-                self.memory.release()
+                if tile.room.count < taken:
+                    yield tile.room.reach(taken)
+                asked_ps, job = now(self.env), (index, r, tile.number, chunk)
+                yield memory.request(job)
+                tile.asked.append((asked_ps, now(self.env)))
+                yield Timeout(self.env, load.fetch_rest_ps if chunk == load.chunks - 1 else load.fetch_ps)
+                memory.release()
                 if load.path:
-                    yield from self.travel(load.path, load.hop_ps, (index, r, tile, chunk))
-                ready.add()
-            self.bar(f"fetch {tile}", self.tasks[index].name, self.env.now - load.fetch_ps * load.chunks)
+                    yield from self.hold(load.path, load.hop_ps, job)
+                tile.ready.add()
+            self.bar(f"fetch {tile.number}", self.tasks[index].name, bar_ps)
 
-    def fill(self, tile: int, work: list[tuple[int, int, Load]], room: Milestone, ready: Milestone) -> Generator:
+    def fill(self, tile: Tile) -> Process:
         """Index buffer -> decoder -> word lines, once the round before has left the arrays."""
         used = 0
-        for index, r, load in work:
-            yield from self.wait(self.turns, self.turn_of[index] + r)
-            began = self.env.now
+        for index, r, load in tile.loads:
+            if self.turns.count < self.turn_of[index] + r:
+                yield self.turns.reach(self.turn_of[index] + r)
+            began_ps, starved_ps, queued_ps = now(self.env), 0, 0
             for chunk in range(load.chunks):
+                since_ps = now(self.env)
+                if tile.ready.count < used + 1:
+                    yield tile.ready.reach(used + 1)
+                asked_ps, granted_ps = tile.asked[used]
+                in_queue_ps = max(0, granted_ps - max(asked_ps, since_ps))
+                queued_ps += in_queue_ps
+                starved_ps += now(self.env) - since_ps - in_queue_ps
+                yield Timeout(self.env, load.fill_rest_ps if chunk == load.chunks - 1 else load.fill_ps)
                 used += 1
-                asked = self.env.now
-                yield from self.wait(ready, used)
-                self.stalls[index]["index_starvation"] += self.env.now - asked
-                yield self.env.timeout(load.fill_rest_ps if chunk == load.chunks - 1 else load.fill_ps)
-                room.add()
-            self.stalls[index]["load"] = max(self.stalls[index]["load"], self.env.now - began)
-            self.bar(f"fill {tile}", self.tasks[index].name, began)
+                tile.room.add()
+            fill_ps = now(self.env) - began_ps - starved_ps - queued_ps
+            self.fills[index, r].append((now(self.env), -tile.number, fill_ps, starved_ps, queued_ps))
+            self.bar(f"fill {tile.number}", self.tasks[index].name, began_ps)
             self.loaded[index, r].add()
-
-    def wait(self, milestone: Milestone, count: int) -> Generator:
-        event = milestone.reach(count)
-        if event is not None:
-            yield event
 
     def bar(self, track: str, name: str, start_ps: int) -> None:
         if self.trace:
-            self.slices.append(Slice(track, name, max(0, start_ps), self.env.now))
-
-    def timeline(self) -> Timeline:
-        times = tuple(
-            TaskTimes(
-                max(0, self.start_ps[i]), self.end_ps[i], task.blocks * task.work_ps * task.rounds,
-                self.stalls[i]["load"], self.stalls[i]["dependency"], self.stalls[i]["mesh"],
-                self.stalls[i]["index_starvation"], self.stalls[i]["dram"],
-            )
-            for i, task in enumerate(self.tasks)
-        )  # fmt: skip
-        links = {name: link.busy_ps for name, link in sorted(self.links.items())}
-        return Timeline(max(self.end_ps), times, tuple(self.slices), links, self.memory.busy_ps)
-
-
-def _running_sum(counts: list[int]) -> list[int]:
-    """What has been done before each: [0, a, a+b, ...]."""
-    sums = [0]
-    for count in counts:
-        sums.append(sums[-1] + count)
-    return sums
+            self.slices.append(Slice(track, name, start_ps, now(self.env)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+MEMORY = "memory"  # the outer memory's channel, as a link of a path
+
 
 class Edge(NamedTuple):
     """Blocks of `producer` (a task index) flowing to one consumer over `path`, a tuple of link names.
@@ -37,8 +39,8 @@ class Load(NamedTuple):
 class Task(NamedTuple):
     """One node of the network on its tiles: `blocks` blocks of `work_ps`, results after `latency_ps` more.
 
-    `loads[r]` are the loads before round r; with none the weights are resident. `on_memory` tasks hold
-    the outer memory while they work (the network's input).
+    `loads[r]` are the loads before round r; with none the weights are resident. A task without inputs is
+    a source, which takes no turn on the arrays. `on_memory` tasks hold the outer memory while they work.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Task(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """One bar of the timeline."""
+    """One bar of the timeline. Bars of one track do not overlap."""
 
     track: str
     name: str
@@ -61,16 +63,20 @@ class Slice(NamedTuple):
 
 
 class TaskTimes(NamedTuple):
-    """When a task started and ended, and what it waited for (ps)."""
+    """Where the time of one task went (ps): `end - start` is the sum of all that follows, and its latency.
+
+    It starts with its first block when pipelined, with its turn otherwise, and ends with its last result.
+    """
 
     start_ps: int
     end_ps: int
-    busy_ps: int
-    load_ps: int  # writing weights: the arrays cannot compute
-    stall_dependency: int
-    stall_mesh: int
-    stall_index_starvation: int
-    stall_dram: int
+    busy_ps: int  # blocks at work
+    fill_ps: int  # weights being decoded and written, in the tile that takes longest
+    starved_ps: int  # that tile's writer waits for weights on their way: latency, memory, mesh
+    queued_ps: int  # that tile's writer waits for weights while the outer memory serves others
+    dependency_ps: int  # operands are not made yet
+    mesh_ps: int  # operands are made, and wait for or cross mesh links
+    memory_ps: int  # operands are made, and wait for or cross the outer memory's channel
 
 
 class Timeline(NamedTuple):

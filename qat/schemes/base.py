@@ -74,7 +74,7 @@ class _Project(torch.autograd.Function):
     def forward(ctx: Any, w: Tensor, quantizer: Quantizer, *parameters: Tensor) -> Tensor:
         value, ctx.saved = quantizer.project(w)
         ctx.quantizer = quantizer
-        return value
+        return value.contiguous(memory_format=torch.channels_last) if w.dim() == 4 else value
 
     @staticmethod
     @once_differentiable

@@ -1,0 +1,182 @@
+"""What a finished simulation comes to: its actions priced, its waits named, layer by layer and in total."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import ceil, inf
+from typing import Any, NamedTuple
+
+from cimsim import cost, rates, traffic
+from cimsim.cost import CostReport, LayerCost, Prices
+from cimsim.dataflow import LayerWork
+from cimsim.dataflow.work import Actions
+from cimsim.deployment import Deployment, paths
+from cimsim.events import TaskTimes, Timeline
+from cimsim.functional import lossless_adc_bits
+from cimsim.kernels import count_load
+from cimsim.spec import Chip
+from workloads.plan import Plan
+
+Densities = Mapping[str, dict[str, float]]  # layer -> {"input": share of ones streamed, "cell": mean cell level}
+
+
+class Account(NamedTuple):
+    """A deployment, what was simulated of it, and on what terms. `images` share one weight load."""
+
+    deployment: Deployment
+    timeline: Timeline
+    images: float
+    densities: Densities
+    prices: Prices
+
+
+def report(account: Account, plan: Plan) -> CostReport:
+    """The whole: sums of the layers, and what belongs to no layer."""
+    network, chip = account.deployment.network, account.deployment.chip
+    latency_ps, clock = account.timeline.latency_ps, chip.clocks_hz["array"]
+    layers = tuple(_layer_costs(account))
+    energy = cost.add_energy([(layer.energy_by_component_pj, 1.0) for layer in layers])
+    dynamic, leakage = cost.total_pj(energy), cost.leakage_pj(chip, latency_ps)
+    resident, works = account.deployment.resident, account.deployment.works.values()
+    return CostReport(
+        network=network.name, chip=chip.name, plan=plan_label(plan),
+        clocks_hz=dict(chip.clocks_hz), latency_clock="array", schedule=account.deployment.schedule,
+        weight_state="resident: loaded before the first image" if resident else "reloaded from outer memory",
+        images_per_weight_load=account.images, op_convention=cost.OP_CONVENTION,
+        energy_pj=dynamic + leakage, dynamic_pj=dynamic, leakage_pj=leakage,
+        always_on_pj=cost.always_on_pj(chip, latency_ps),
+        weight_load_pj=sum(cost.total_pj(load_energy(work, account.prices)) for work in works),
+        latency_cycles=rates.ticks(latency_ps, clock), latency_ns=latency_ps / 1000,
+        interval_ns=interval_ps(account) / 1000,
+        area_um2=chip.area_um2(), area_used_um2=area_used_um2(account.deployment),
+        tops_per_w=2 * network.num_macs / (dynamic + leakage),
+        stall_cycles={cause: sum(layer.stall_cycles[cause] for layer in layers) for cause in layers[0].stall_cycles},
+        energy_by_component_pj=energy, layers=layers, sources=source_rows(chip), warnings=tuple(warnings(account)),
+    )  # fmt: skip
+
+
+def _layer_costs(account: Account) -> Iterator[LayerCost]:
+    deployment, links = account.deployment, paths(account.deployment)
+    tasks = iter(account.timeline.tasks)
+    yield _layer_cost(account, next(tasks), "input", None, traffic.input_actions(deployment.network, deployment.chip))
+    for node, times in zip(deployment.network.nodes, tasks, strict=True):
+        work = deployment.works.get(node.name)
+        actions = traffic.own_actions(node, work, deployment) + traffic.way_actions(node, links[node.name], deployment)
+        yield _layer_cost(account, times, node.name, work, actions)
+
+
+def _layer_cost(account: Account, times: TaskTimes, name: str, work: LayerWork | None, actions: Actions) -> LayerCost:
+    energy = node_energy(actions, work, account.prices, account.images, account.densities.get(name))
+    clock, span_ps = account.deployment.chip.clocks_hz["array"], times.end_ps - times.start_ps
+    return LayerCost(
+        name, work.dataflow if work else "digital", work.format.name if work else "", bottleneck(work, times),
+        cost.total_pj(energy), rates.ticks(span_ps, clock), span_ps / 1000,
+        {cause: rates.ticks(ps, clock) for cause, ps in stalls_ps(work, times, account.deployment).items()}, energy,
+        work.placement.num_arrays if work else 0, work.placement.rounds if work else 0, account.deployment.resident,
+        {"/".join(filter(None, key)): n for key, n in sorted(actions.items())},
+    )  # fmt: skip
+
+
+def node_energy(
+    actions: Actions, work: LayerWork | None, prices: Prices, images: float, densities: dict[str, float] | None = None
+) -> cost.EnergyPj:
+    """Dynamic energy of one image: all of its actions, and its share of one weight load."""
+    compute = prices.price(actions, densities)
+    return cost.add_energy([(compute, 1.0), (load_energy(work, prices), 1.0 / images)]) if work else compute
+
+
+def load_energy(work: LayerWork, prices: Prices) -> cost.EnergyPj:
+    return prices.price(traffic.load_actions(work, prices.chip))
+
+
+def stalls_ps(work: LayerWork | None, times: TaskTimes, deployment: Deployment) -> dict[str, int]:
+    """Time lost by cause, as `LayerCost` defines the causes; they overlap neither each other nor work."""
+    lost = {
+        "dependency": times.dependency_ps, "mesh": times.mesh_ps, "dram": times.memory_ps + times.queued_ps,
+        "index_starvation": times.starved_ps, "index": 0, "rom_port": 0, "adc": 0, "output": 0, "fetch": 0,
+    }  # fmt: skip
+    if work is None:
+        return lost
+    rate = rates.converter_rate_hz(deployment.chip)
+    rounds = 1 if deployment.resident else work.placement.rounds
+    for cause in ("adc", "output", "fetch"):
+        lost[cause] = rates.instant_ps(getattr(work.counts, f"stall_{cause}") * rounds, rate)
+    loads = [(count_load(job), count) for job, count in work.load_jobs]
+    ticks = sum(load.ticks * count for load, count in loads)
+    for cause in ("index", "rom_port"):  # the writer's share of idle ticks, in the time that it fills arrays
+        idle = sum(getattr(load, f"stall_{cause}") * count for load, count in loads)
+        lost[cause] = times.fill_ps * idle // ticks
+    return lost
+
+
+def bottleneck(work: LayerWork | None, times: TaskTimes) -> str:
+    """What this layer spends most time on: its weights (and why), or the slowest stage of its arrays."""
+    if work is None:
+        return "digital" if times.busy_ps >= times.memory_ps else "outer memory"
+    job = work.array_job
+    stages = {"array read": job.read_ticks * job.reads, "adc": -(-job.conversions // job.adcs) * job.reads,
+              "operand fetch": job.fetch_ticks, "digital": job.digital_ticks, "write": job.write_ticks}  # fmt: skip
+    spent = {max(stages, key=lambda name: stages[name]): times.busy_ps, "weight write": times.fill_ps,
+             "outer memory": times.starved_ps + times.queued_ps + times.memory_ps}  # fmt: skip
+    return max(spent, key=lambda name: spent[name])
+
+
+def interval_ps(account: Account) -> int:
+    """Steady completion interval. Pipelined it is that of the busiest task, link or channel; layer by layer
+    the whole latency, of which the images of one load share the loading."""
+    timeline = account.timeline
+    if account.deployment.pipelined:
+        shared = (*timeline.link_busy_ps.values(), timeline.memory_busy_ps)
+        return max(*(times.busy_ps for times in timeline.tasks), *shared)
+    loading_ps = sum(times.fill_ps + times.starved_ps + times.queued_ps for times in timeline.tasks)
+    return timeline.latency_ps - loading_ps + ceil(loading_ps / account.images)
+
+
+def area_used_um2(deployment: Deployment) -> float:
+    """Units in use (the most at one time, if layers take turns on them), times the area of one unit."""
+    have = deployment.chip.num_tiles * deployment.chip.units_per_tile
+    units = [work.placement.num_units for work in deployment.works.values()]
+    used = sum(units) if deployment.resident else max(units, default=0)
+    return min(have, used) * rates.unit_area_um2(deployment.chip)
+
+
+def warnings(account: Account) -> Iterator[str]:
+    """What a reader must know before believing the figures."""
+    chip, images = account.deployment.chip, account.images
+    numbers = rates.array_numbers(chip)
+    need = lossless_adc_bits(numbers)
+    if numbers.adc_bits < need:
+        yield (f"{chip.name}: adc.bits = {numbers.adc_bits}: reading {numbers.rows_on} rows without loss "
+               f"needs {need} bits; accuracy through the arrays may suffer")  # fmt: skip
+    if account.deployment.resident:
+        return
+    endurance = rates.crossbar(chip).endurance_writes
+    if endurance and images < inf:
+        writes = sum(work.placement.rounds for work in account.deployment.works.values()) / images
+        life_s = endurance / writes * interval_ps(account) * 1e-12
+        yield (f"{chip.name}: crossbar.endurance_writes = {endurance:g}: reloading writes the busiest cells {writes:g} "
+               f"times an image; they last {endurance / writes:.3g} images, {life_s:.3g} s of steady work")  # fmt: skip
+    maps = max((account.deployment.map_bits(node.name) for node in account.deployment.network.nodes), default=0)
+    if images > 1 and images * maps > rates.map_buffer_bits(chip):
+        yield (f"images_per_weight_load = {images:g}: feature maps of up to {maps} bits an image wait between layers, "
+               "more than the buffers hold together; that traffic is not in the figures")  # fmt: skip
+
+
+def plan_label(plan: Plan) -> str:
+    """`uniform linear-4`, or `mixed`."""
+    formats = {choice.format for choice in plan.layers.values()}
+    return f"uniform {formats.pop()}" if len(formats) == 1 else "mixed"
+
+
+def source_rows(chip: Chip) -> tuple[dict[str, Any], ...]:
+    """Every citation and assumption behind the chip's prices, one row each."""
+    rows: list[dict[str, Any]] = []
+    for part in chip.parts():
+        component = part.component
+        for band in (*component.assumptions, *component.ASSUMPTIONS):
+            rows.append({"part": part.name, "kind": "assumption", "text": f"{band.name}: {band.why}",
+                         "low": band.low, "nominal": band.nominal, "high": band.high, "unit": band.unit})  # fmt: skip
+        citations = [f"stated: {component.stated.source}"] if component.stated else []
+        citations += [source.citation for source in component.SOURCES]
+        rows += [{"part": part.name, "kind": "citation", "text": text} for text in citations]
+    return tuple(rows)

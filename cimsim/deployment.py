@@ -1,0 +1,120 @@
+"""A network laid out on a chip: who computes where, and where feature maps wait between layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import inf
+from typing import Literal, NamedTuple
+
+from cimsim import rates
+from cimsim.dataflow import LayerWork
+from cimsim.spec import Chip
+from workloads.layer import Network, Node
+
+MAP_BITS = 8  # feature maps are stored as bytes, whatever part of them a layer streams in
+
+Store = Literal["consumer", "buffer", "memory"]
+
+
+class Deployment(NamedTuple):
+    """`resident`: every layer has arrays of its own. `stores`: where each node's output waits for its readers.
+
+    `consumer`: row by row in the tile buffers of the next layers. `buffer`: whole, in the global buffer
+    (in the tile buffers without one). `memory`: whole, in the outer memory.
+    """
+
+    network: Network
+    chip: Chip
+    works: Mapping[str, LayerWork]
+    resident: bool
+    stores: dict[str, Store]
+
+    @property
+    def pipelined(self) -> bool:
+        return is_pipelined(self.chip, self.resident)
+
+    @property
+    def schedule(self) -> str:
+        return "pipelined" if self.pipelined else "layer_by_layer"
+
+    def map_bits(self, name: str) -> int:
+        """Stored bits of the feature map that this node (or `input`) makes."""
+        channels, rows, columns = self.shape(name)
+        return channels * rows * columns * MAP_BITS
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        return self.network.input_shape if name == "input" else self.network.node(name).out_shape
+
+
+def deploy(network: Network, chip: Chip, works: Mapping[str, LayerWork], resident: bool) -> Deployment:
+    stores = _stores(network, chip, is_pipelined(chip, resident))
+    return Deployment(network, chip, works, resident, stores)
+
+
+def is_pipelined(chip: Chip, resident: bool) -> bool:
+    """Layers that are reloaded take turns, whatever the chip would like."""
+    return resident and chip.schedule == "pipelined"
+
+
+def is_resident(works: Mapping[str, LayerWork], chip: Chip) -> bool:
+    """Whether all layers have arrays of their own, each starting on a fresh unit."""
+    return sum(work.placement.num_units for work in works.values()) <= chip.num_tiles * chip.units_per_tile
+
+
+def _stores(network: Network, chip: Chip, pipelined: bool) -> dict[str, Store]:
+    """Layer by layer whole maps wait: in the buffer while they fit, else in the outer memory (on a chip
+    without one, in the buffer all the same). Maps that layers read, perhaps many times, go first; then
+    those that wait shortest."""
+    nodes = network.nodes
+    if pipelined:
+        return {node.name: "consumer" for node in nodes}
+    room = rates.map_buffer_bits(chip) if chip.part("dram") else inf
+    place = {node.name: i for i, node in enumerate(nodes)}
+    last_use = {name: place[node.name] for node in nodes for name in node.inputs}
+    waits = [range(i, last_use.get(node.name, i) + 1) for i, node in enumerate(nodes)]
+    stores: dict[str, Store] = {}
+    held_bits = [0] * len(nodes)
+    read_by_layers = Counter(name for node in nodes if node.layer for name in node.inputs)
+    for i in sorted(range(len(nodes)), key=lambda i: (-read_by_layers[nodes[i].name], len(waits[i]), i)):
+        bits = nodes[i].num_elements * MAP_BITS
+        fits = all(held_bits[step] + bits <= room for step in waits[i])
+        stores[nodes[i].name] = "buffer" if fits else "memory"
+        for step in waits[i] if fits else ():
+            held_bits[step] += bits
+    return stores
+
+
+def homes(deployment: Deployment) -> dict[str, int]:
+    """First tile of each node. Resident layers follow each other; reloaded ones all start at tile 0, where
+    the outer memory's port is; digital nodes run where their first input is made."""
+    per_tile, next_unit = deployment.chip.units_per_tile, 0
+    tiles = {"input": 0}
+    for node in deployment.network.nodes:
+        if node.layer is None:
+            tiles[node.name] = tiles[node.inputs[0]]
+            continue
+        tiles[node.name] = next_unit // per_tile
+        next_unit += deployment.works[node.name].placement.num_units if deployment.resident else 0
+    return tiles
+
+
+def paths(deployment: Deployment) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Mesh links from each input of a node to its home, for every node."""
+    at = homes(deployment)
+    return {
+        node.name: tuple(rates.mesh_path(deployment.chip, at[name], at[node.name]) for name in node.inputs)
+        for node in deployment.network.nodes
+    }
+
+
+def digital_role(node: Node) -> str:
+    """Which lanes do a digital node's operations."""
+    if node.op in ("max_pool", "relu"):
+        return "pool"
+    return "alu" if node.op in ("add", "avg_pool") else "activation"
+
+
+def digital_ops(node: Node) -> int:
+    """Operations of a digital node: softmax and layer norm take three passes (reduce, spread, scale)."""
+    return node.num_digital_ops * (3 if node.op in ("softmax", "layer_norm") else 1)

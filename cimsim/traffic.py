@@ -1,0 +1,82 @@
+"""What happens outside the arrays, as actions: the input, feature maps, the mesh, weight loads, digital nodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import ceil
+
+from cimsim import rates
+from cimsim.dataflow import LayerWork
+from cimsim.dataflow.work import Actions
+from cimsim.deployment import MAP_BITS, Deployment, digital_ops, digital_role
+from cimsim.spec import Chip
+from workloads.layer import Network, Node
+
+
+def input_actions(network: Network, chip: Chip) -> Actions:
+    """The image comes from outer memory, or over the chip's link."""
+    channels, rows, columns = network.input_shape
+    return Counter({_outer_read(chip): channels * rows * columns * MAP_BITS})
+
+
+def own_actions(node: Node, work: LayerWork | None, deployment: Deployment) -> Actions:
+    """Everything that a node does for one image wherever it lies: computing, and its maps in and out."""
+    if work is None:
+        return digital_actions(node, deployment) + map_actions(node, 1, deployment)
+    return work.actions + spread_actions(work, deployment.chip) + map_actions(node, work.deliveries, deployment)
+
+
+def digital_actions(node: Node, deployment: Deployment) -> Actions:
+    """Operations on digital lanes; each reads an operand from the tile buffer, each result is written there.
+
+    An embedding looks its vectors up in the outer memory.
+    """
+    chip, operations = deployment.chip, digital_ops(node)
+    operands = sum(deployment.map_bits(name) for name in node.inputs)
+    count: Actions = Counter({
+        ("digital", rates.digital_role(chip, digital_role(node)), "op"): operations,
+        ("buffer", "tile", "read_bit"): max(operations * MAP_BITS, operands),
+        ("buffer", "tile", "write_bit"): node.num_elements * MAP_BITS,
+    })  # fmt: skip
+    if node.op == "embedding":
+        count[_outer_read(chip)] += node.num_elements * MAP_BITS
+    return count
+
+
+def map_actions(node: Node, deliveries: int, deployment: Deployment) -> Actions:
+    """Whole maps that wait between layers: each input is read for every delivery, the output written once."""
+    count: Actions = Counter()
+    key = {"memory": ("dram", ""), "buffer": ("buffer", "global")}
+    if deployment.chip.part("buffer", "global") is None:
+        key.pop("buffer")  # maps wait in the tile buffers, whose accesses the layers count themselves
+    for name in node.inputs:
+        if store := key.get(deployment.stores.get(name, "consumer")):
+            count[*store, "read_bit"] += deployment.map_bits(name) * deliveries
+    if store := key.get(deployment.stores[node.name]):
+        count[*store, "write_bit"] += deployment.map_bits(node.name)
+    return count
+
+
+def spread_actions(work: LayerWork, chip: Chip) -> Actions:
+    """Each delivery of the input tensor passes the routers of the layer's tiles once."""
+    part = chip.part("router")
+    hops = ceil(work.placement.num_tiles / part.component.shared_by) if part else 0
+    return Counter({("router", "", "hop_bit"): work.input_bits * work.deliveries * hops})
+
+
+def way_actions(node: Node, paths: tuple[tuple[str, ...], ...], deployment: Deployment) -> Actions:
+    """Links from where a node's inputs are made to where it computes: what no node costs alone."""
+    maps = zip(node.inputs, paths, strict=True)
+    return Counter({("router", "", "hop_bit"): sum(deployment.map_bits(name) * len(path) for name, path in maps)})
+
+
+def load_actions(work: LayerWork, chip: Chip) -> Actions:
+    """One load of a layer's weights, outer memory and the way from its port included."""
+    tiles = work.placement.num_tiles
+    routers = sum(len(rates.mesh_path(chip, 0, tile)) + 1 for tile in range(tiles))
+    way = {_outer_read(chip): work.load_bits, ("router", "", "hop_bit"): work.load_bits * routers // tiles}
+    return work.load_actions + Counter(way)
+
+
+def _outer_read(chip: Chip) -> tuple[str, str, str]:
+    return ("dram", "", "read_bit") if chip.part("dram") else ("link", "", "transfer_bit")
