@@ -21,11 +21,11 @@ Densities = Mapping[str, dict[str, float]]  # layer -> {"input": share of ones s
 
 
 class Account(NamedTuple):
-    """A deployment, what was simulated of it, and on what terms. `images` share one weight load."""
+    """A deployment, its simulation, and the terms: how many images share one weight load and at what prices."""
 
     deployment: Deployment
     timeline: Timeline
-    images: float
+    images_per_load: float
     densities: Densities
     prices: Prices
 
@@ -42,7 +42,7 @@ def report(account: Account, plan: Plan) -> CostReport:
         network=network.name, chip=chip.name, plan=plan_label(plan),
         clocks_hz=dict(chip.clocks_hz), latency_clock="array", schedule=account.deployment.schedule,
         weight_state="resident: loaded before the first image" if resident else "reloaded from outer memory",
-        images_per_weight_load=account.images, op_convention=cost.OP_CONVENTION,
+        images_per_weight_load=account.images_per_load, op_convention=cost.OP_CONVENTION,
         energy_pj=dynamic + leakage, dynamic_pj=dynamic, leakage_pj=leakage,
         always_on_pj=cost.always_on_pj(chip, latency_ps),
         weight_load_pj=sum(cost.total_pj(load_energy(work, account.prices)) for work in works),
@@ -66,7 +66,7 @@ def _layer_costs(account: Account) -> Iterator[LayerCost]:
 
 
 def _layer_cost(account: Account, times: TaskTimes, name: str, work: LayerWork | None, actions: Actions) -> LayerCost:
-    energy = node_energy(actions, work, account.prices, account.images, account.densities.get(name))
+    energy = node_energy(actions, work, account.prices, account.images_per_load, account.densities.get(name))
     clock, span_ps = account.deployment.chip.clocks_hz["array"], times.end_ps - times.start_ps
     return LayerCost(
         name, work.dataflow if work else "digital", work.format.name if work else "", bottleneck(work, times),
@@ -129,7 +129,7 @@ def interval_ps(account: Account) -> int:
         shared = (*timeline.link_busy_ps.values(), timeline.memory_busy_ps)
         return max(*(times.busy_ps for times in timeline.tasks), *shared)
     loading_ps = sum(times.fill_ps + times.starved_ps + times.queued_ps for times in timeline.tasks)
-    return timeline.latency_ps - loading_ps + ceil(loading_ps / account.images)
+    return timeline.latency_ps - loading_ps + ceil(loading_ps / account.images_per_load)
 
 
 def area_used_um2(deployment: Deployment) -> float:
@@ -142,7 +142,7 @@ def area_used_um2(deployment: Deployment) -> float:
 
 def warnings(account: Account) -> Iterator[str]:
     """What a reader must know before believing the figures."""
-    chip, images = account.deployment.chip, account.images
+    chip, images = account.deployment.chip, account.images_per_load
     numbers = rates.array_numbers(chip)
     need = lossless_adc_bits(numbers)
     if numbers.adc_bits < need:

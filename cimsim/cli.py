@@ -44,7 +44,9 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
-    debug: Annotated[bool, typer.Option(DEBUG, help="Show a traceback when something fails; may stand anywhere.")] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show a traceback when something fails; may stand anywhere.")
+    ] = False,
 ) -> None:
     """Co-design compute-in-memory chips and quantized networks: exact cycles, sourced energy, measured accuracy."""
 
@@ -147,7 +149,7 @@ def codesign(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = 
     from reports.page import write_report  # after the long work, which needs none of what this imports
 
     page = write_report(run.path)
-    screen.show_rows(run.rows(), json)
+    screen.show_rows(run.results(), json)
     screen.say(f"Report: {page}")
 
 
@@ -165,7 +167,7 @@ def report(
     from reports.page import write_report
 
     page = write_report(run)
-    screen.show_rows(RunDir(run).rows(), json)
+    screen.show_rows(RunDir(run).results(), json)
     screen.say(f"Report: {page}")
 
 

@@ -50,8 +50,8 @@ class StoredWeights(NamedTuple):
 class Densities(NamedTuple):
     """How full the data are: mean input level of a step and mean cell level, both as parts of the largest."""
 
-    input_ones: float
-    cell_mean: float
+    input_ones_fraction: float
+    cell_level_fraction: float
 
 
 def max_column_sum(numbers: ArrayNumbers) -> int:

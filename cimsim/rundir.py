@@ -23,7 +23,7 @@ COLUMNS = (
     "bits_per_weight", "float_accuracy", "ideal_accuracy", "array_accuracy", "test_images",
     "relaxation_gap", "discretization_gap", "contention_gap", "contention_gap_latency", "plan",
 )  # fmt: skip
-ROW_KEYS = ("key", "kind", "label", "chip", "seed")  # what every row has
+ROW_KEYS = ("key", "kind", "label", "chip", "seed", "energy_pj")  # what every row has
 FOLDERS = ("rows", "plans", "weights", "costs", "timeline", "table", "figures", "checkpoints")
 
 
@@ -129,10 +129,14 @@ class RunDir:
             raise InputError(str(self.path), problems)
         return rows
 
+    def results(self) -> list[dict[str, Any]]:
+        """Rows with a cost: what a chip refused has none."""
+        return [row for row in self.rows() if row["energy_pj"] is not None]
+
     def render_results(self) -> Path:
         """`results.csv`: the rows in a fixed order, without times."""
         target = self.path / "results.csv"
-        write_atomically(target, results_csv(self.rows()).encode())
+        write_atomically(target, results_csv(self.results()).encode())
         return target
 
 

@@ -161,7 +161,7 @@ def _simulate(study: Study, trial: Trial) -> dict[str, Any]:
         chip, network = load_chip(trial.chip, trial.vary), study.load_network()
         report = simulate(network, chip, trial.plan, images_per_weight_load=study.images_per_weight_load)
     except InputError as refused:
-        return row | {"refused": refused.problems}
+        return row | {"energy_pj": None, "refused": refused.problems}
     return row | {name: getattr(report, name) for name in REPORT_COLUMNS} | {
         "area_mm2": report.area_um2 / 1e6, "area_used_mm2": report.area_used_um2 / 1e6,
         "bits_per_weight": trial.plan.bits(network).bits_per_weight,

@@ -67,7 +67,8 @@ def tune(model: nn.Module, plan: Plan, x: Tensor, y: Tensor, *, images: int = 15
     """A quantized, fine-tuned copy of a trained module. `x` and `y` as for `search`."""
     data, net = _training_data(x, y), copy.deepcopy(model)
     settings = Training(tune_images=images, batch=min(128, len(data.train.y)))
-    return Tuned(net, run_tune(net, plan, data, settings, seed))
+    found = run_tune(net, plan, data, settings, seed)
+    return Tuned(net.eval(), found)
 
 
 def _training_data(x: Tensor, y: Tensor) -> TrainingData:

@@ -194,4 +194,5 @@ def train_one(study: Study, plan_text: str, seed: int, run_dir: Path | None) -> 
     run = open_run(study, run_dir)
     job = stages.plan_job(study, run.path, stages.Given("train", plan_label(plan), plan, chips), seed)
     run_jobs([stages.float_job(study, run.path, seed), job], 1, run.path)
+    run.render_results()
     return [row for row in run.rows() if row["job"] == job.key]

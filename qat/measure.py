@@ -52,7 +52,7 @@ def measure(artifact: Artifact, chip: Chip, calibration: np.ndarray, test: tuple
     numbers = array_numbers(chip)
     artifact = calibrate_adc(artifact, calibration, numbers)
     densities = {
-        name: {"input": found.input_ones, "cell": found.cell_mean}
+        name: {"input": found.input_ones_fraction, "cell": found.cell_level_fraction}
         for name, found in collect(artifact, calibration, numbers).items()
     }
     report, timeline = simulate_timeline(

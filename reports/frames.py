@@ -20,7 +20,7 @@ NUMBERS = (
     "contention_gap", "contention_gap_latency",
 )  # fmt: skip
 REQUIRED = ("key", "kind", "label", "chip", "energy_pj")
-KINDS = ("search", "uniform", "all_vq", "random", "variant")
+KINDS = ("search", "uniform", "all_vq", "random", "train", "variant")
 
 # A pandas DataFrame. pandas' own annotations reject ordinary column arithmetic, so checkers see Any.
 Frame: TypeAlias = Any

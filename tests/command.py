@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -73,3 +75,20 @@ def write_yaml(path: Path, content: object) -> Path:
     """`content` as a YAML file."""
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 300) -> None:
+    """Looks again and again; a busy machine is given time."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def group_is_gone(process: subprocess.Popen[str]) -> bool:
+    """Whether no process is left of those that a started command began."""
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    return False

@@ -171,47 +171,51 @@ def _row(path: Path, name: tuple[str, str, str, int], plan: dict[str, str], nois
     }
 
 
-def _cost(chip: str, plan: dict[str, str], noise: random.Random) -> dict:
-    layers = []
-    for layer, fmt in plan.items():
-        scale = CHIPS[chip] * LAYERS[layer] ** 0.55 * 900 * (1 + noise.gauss(0, 0.01))
-        bits = ARRAY_BITS.get(fmt, BITS[fmt])
-        parts = {
-            "adc": {"convert": scale * bits * 0.11},
-            "crossbar": {"read": scale * bits * 0.05},
-            "dac": {"drive": scale * 0.02},
-            "shift_add": {"add": scale * bits * 0.012},
-            "router": {"hop": scale * 0.03},
-            "sram": {"read": scale * 0.08, "write": scale * 0.05},
-            "index_buffer": {"read": scale * 0.01 * BITS[fmt]},
-            "digital": {"requantize": scale * 0.01},
-        }
-        if "vq" in fmt:
-            parts["codebook_rom"] = {"read": scale * 0.07}
-        if chip == "sram-rom":  # its weights are reloaded, as codes, for every image
-            parts["dram"] = {"read": LAYERS[layer] * BITS[fmt] * 0.5}
-        layers.append(
-            {
-                "name": layer,
-                "dataflow": "decode" if "vq" in fmt else "stationary",
-                "format": fmt,
-                "bottleneck": "adc",
-                "energy_pj": sum(sum(v.values()) for v in parts.values()),
-                "latency_cycles": int(scale * bits / 40),
-                "latency_ns": scale * bits / 40,
-                "stall_cycles": {"adc": int(scale / 90), "rom_port": 7 * ("vq" in fmt)},
-                "energy_by_component_pj": parts,
-                "arrays": 4,
-                "rounds": 1,
-                "resident": layer != "fc1",
-            }
-        )
+def _layer_cost(chip: str, layer: str, fmt: str, noise: random.Random) -> dict:
+    scale = CHIPS[chip] * LAYERS[layer] ** 0.55 * 900 * (1 + noise.gauss(0, 0.01))
+    bits = ARRAY_BITS.get(fmt, BITS[fmt])
+    parts = {
+        "adc": {"convert": scale * bits * 0.11},
+        "crossbar": {"read": scale * bits * 0.05},
+        "dac": {"drive": scale * 0.02},
+        "shift_add": {"add": scale * bits * 0.012},
+        "router": {"hop": scale * 0.03},
+        "sram": {"read": scale * 0.08, "write": scale * 0.05},
+        "index_buffer": {"read": scale * 0.01 * BITS[fmt]},
+        "digital": {"requantize": scale * 0.01},
+    }
+    if "vq" in fmt:
+        parts["codebook_rom"] = {"read": scale * 0.07}
+    if chip == "sram-rom":  # its weights are reloaded, as codes, for every image
+        parts["dram"] = {"read": LAYERS[layer] * BITS[fmt] * 0.5}
+    return {
+        "name": layer,
+        "dataflow": "decode" if "vq" in fmt else "stationary",
+        "format": fmt,
+        "bottleneck": "adc",
+        "energy_pj": sum(sum(v.values()) for v in parts.values()),
+        "latency_cycles": int(scale * bits / 40),
+        "latency_ns": scale * bits / 40,
+        "stall_cycles": {"adc": int(scale / 90), "rom_port": 7 * ("vq" in fmt)},
+        "energy_by_component_pj": parts,
+        "arrays": 4,
+        "rounds": 1,
+        "resident": layer != "fc1",
+    }
+
+
+def _summed(layers: list[dict]) -> dict[str, dict[str, float]]:
     total: dict[str, dict[str, float]] = {}
     for layer in layers:
         for part, actions in layer["energy_by_component_pj"].items():
             for action, value in actions.items():
                 total.setdefault(part, {}).setdefault(action, 0.0)
                 total[part][action] += value
+    return total
+
+
+def _cost(chip: str, plan: dict[str, str], noise: random.Random) -> dict:
+    layers = [_layer_cost(chip, layer, fmt, noise) for layer, fmt in plan.items()]
     dynamic = sum(layer["energy_pj"] for layer in layers)
     cycles = sum(layer["latency_cycles"] for layer in layers)
     leakage = 0.07 * dynamic
@@ -234,7 +238,7 @@ def _cost(chip: str, plan: dict[str, str], noise: random.Random) -> dict:
         "interval_ns": cycles / 3,
         "area_um2": 2.1e6,
         "area_used_um2": 0.9e6,
-        "energy_by_component_pj": total,
+        "energy_by_component_pj": _summed(layers),
         "layers": layers,
         "stall_cycles": {"adc": sum(layer["stall_cycles"]["adc"] for layer in layers), "rom_port": 21},
     }

@@ -79,7 +79,9 @@ def test_the_simulated_figures_are_those_of_the_library(capsys):
 
 def test_images_per_weight_load_spreads_the_loading(capsys):
     energy = [
-        strict_json(run(capsys, "simulate", "lenet5", "--chip", "sram-rom", "--images-per-weight-load", n, "--json").out)
+        strict_json(
+            run(capsys, "simulate", "lenet5", "--chip", "sram-rom", "--images-per-weight-load", n, "--json").out
+        )
         for n in (1, 4, "inf")
     ]
     load = energy[0]["weight_load_pj"]

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import TINY_STUDY, finish, refused, run, start, write_yaml
+from command import TINY_STUDY, finish, group_is_gone, refused, run, start, wait_until, write_yaml
 
 from cimsim.rundir import FOLDERS
 from cimsim.study import Study
@@ -49,9 +49,11 @@ def study(tmp_path) -> Path:
 
 
 def wait_for(process: subprocess.Popen[str], folder: Path, moment: str) -> None:
-    while not any(folder.glob(moment)):
+    def has_come() -> bool:
         assert process.poll() is None, f"ended before {moment}: {process.communicate()}"
-        time.sleep(0.002)
+        return any(folder.glob(moment))
+
+    wait_until(has_come)
 
 
 def test_a_run_holds_what_it_promises(whole):
@@ -84,25 +86,13 @@ def test_two_processes_killed_at_their_head_leave_none_and_go_on(whole, study, t
     wait_for(process, folder, "checkpoints/float-0.pt")
     process.kill()
     finish(process)  # returns when the last process has let go of standard output
-    for _ in range(200):
-        if not group_lives(process.pid):
-            break
-        time.sleep(0.1)
-    assert not group_lives(process.pid)
+    wait_until(lambda: group_is_gone(process))
     program = ("import sys\nfrom pathlib import Path\nfrom cimsim.study import load_study\n"
                "from qat.codesign import run_codesign\n"
-               "if __name__ == '__main__': run_codesign(load_study(Path(sys.argv[1])), Path(sys.argv[2]), 2)")  # fmt: skip
+               "run_codesign(load_study(Path(sys.argv[1])), Path(sys.argv[2]), 2)")  # fmt: skip
     done = finish(start(tmp_path, study, folder, program=program))
     assert done.code == 0, done.err
     assert results(folder) == results(whole)
-
-
-def group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_finished_study_is_read_again_and_not_trained_again(capsys, study, copied):

@@ -130,10 +130,7 @@ def test_nothing_found_names_the_three_ways(tiny):
     with pytest.raises(InputError) as caught:
         load("fashion_mnist")
     assert len(caught.value.problems) == 1
-    assert all(
-        way in str(caught.value)
-        for way in ("CIMSIM_DATA", "apt-get install dataset-fashion-mnist", "download")
-    )
+    assert all(way in str(caught.value) for way in ("CIMSIM_DATA", "apt-get install dataset-fashion-mnist", "download"))
 
 
 def test_without_apt_nothing_is_fetched(tiny, monkeypatch):

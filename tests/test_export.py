@@ -258,8 +258,8 @@ def test_densities_are_means(lenet):
     cells = ((w + (1 << (bits - 1)))[..., None] >> np.arange(bits)) & 1
     inputs = layer_outputs(artifact, x[:8])["pool2"]
     ones = (inputs.astype(int)[..., None] >> np.arange(artifact.grids["pool2"].bits)) & 1
-    assert found["fc1"].cell_mean == pytest.approx(cells.mean())
-    assert found["fc1"].input_ones == pytest.approx(ones.mean())
+    assert found["fc1"].cell_level_fraction == pytest.approx(cells.mean())
+    assert found["fc1"].input_ones_fraction == pytest.approx(ones.mean())
 
 
 # Files and errors.

@@ -51,18 +51,12 @@ TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path
 
 def test_no_file_mentions_a_private_path():
     texts = {path: path.read_text(errors="ignore") for path in FILES if path.name != ".coverage"}
-    found = {
-        str(path.relative_to(ROOT)): match[0]
-        for path, text in texts.items()
-        if (match := PRIVATE.search(text))
-    }
+    found = {str(path.relative_to(ROOT)): match[0] for path, text in texts.items() if (match := PRIVATE.search(text))}
     assert not found
 
 
 def test_every_module_opens_with_a_sentence():
-    openings = {
-        name: (ast.get_docstring(tree) or "").split("\n\n")[0] for name, tree in TREES.items() if tree.body
-    }
+    openings = {name: (ast.get_docstring(tree) or "").split("\n\n")[0] for name, tree in TREES.items() if tree.body}
     assert not [name for name, opening in openings.items() if not opening.rstrip().endswith((".", ":"))]
 
 
@@ -113,17 +107,13 @@ def test_the_simulator_imports_without_the_extras():
 def test_every_direct_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = {_bare(item) for group in (project["dependencies"], *extras.values()) for item in group} - {
-        "cimsim"
-    }
+    wanted = {_bare(item) for group in (project["dependencies"], *extras.values()) for item in group} - {"cimsim"}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert {_bare(line) for line in lines if line and not line.startswith("#")} == wanted
 
 
 def _nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, Any]]:
-    return (
-        (name, node) for name, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kinds)
-    )
+    return ((name, node) for name, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kinds))
 
 
 def _dotted(name: str) -> str:

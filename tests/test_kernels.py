@@ -30,9 +30,7 @@ ISAAC = ArrayJob(
     vectors=20, reads=16, conversions=128, adcs=1, read_ticks=128, sample_hold=1, fetch_ticks=128,
     shift_add_ticks=256, digital_ticks=128, write_ticks=128,
 )  # fmt: skip
-HALF_RATE = ISAAC._replace(
-    fetch_ticks=64, read_ticks=64, shift_add_ticks=128, digital_ticks=64, write_ticks=64
-)
+HALF_RATE = ISAAC._replace(fetch_ticks=64, read_ticks=64, shift_add_ticks=128, digital_ticks=64, write_ticks=64)
 
 
 @pytest.mark.parametrize(

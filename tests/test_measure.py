@@ -121,7 +121,7 @@ def test_the_ideal_accuracy_can_be_given():
 def test_the_density_gap_is_that_of_the_simulation_with_measured_densities(chip):
     found = measured(chip)
     densities = {
-        name: {"input": d.input_ones, "cell": d.cell_mean}
+        name: {"input": d.input_ones_fraction, "cell": d.cell_level_fraction}
         for name, d in collect(found.artifact, CALIBRATION, array_numbers(load_chip(chip))).items()
     }
     real = simulate(network(), load_chip(chip), found.artifact.plan, densities=densities).energy_pj

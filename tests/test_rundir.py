@@ -76,7 +76,7 @@ def test_a_broken_study_in_a_run_is_told(run, content):
 
 def test_a_file_in_place_of_the_directory_is_told(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(InputError, match="cannot be created: .*name another --run-dir"):
+    with pytest.raises(InputError, match=r"cannot be created: .*name another --run-dir"):
         RunDir(tmp_path / "run").open(STUDY, MANIFEST)
 
 

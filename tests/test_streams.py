@@ -1,37 +1,12 @@
-"""Row streams between layers against their twins and against closed forms of chains."""
+"""Row hand-over between layers against its twin and against closed forms of chains."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cimsim.streams import needed_rows, stream
+from cimsim.events import Edge, Task, run
+from cimsim.streams import needed_rows
 from tests import naive
-
-times = st.integers(0, 50)
-
-
-@st.composite
-def streams(draw) -> tuple[list[int], list[int], list[int], int]:
-    ready = draw(st.lists(times, max_size=8))
-    blocks = draw(st.lists(st.tuples(st.integers(-1, len(ready) - 1), times), max_size=8))
-    return ready, [need for need, _ in blocks], [work for _, work in blocks], draw(times)
-
-
-@settings(max_examples=2000)
-@given(streams())
-def test_stream_equals_its_twin(case):
-    start, end = stream(*case)
-    assert (start.tolist(), end.tolist()) == naive.stream(*case)
-
-
-@settings(max_examples=500)
-@given(streams(), times)
-def test_later_inputs_never_end_a_layer_earlier(case, delay):
-    ready, need, work, latency = case
-    end = stream(ready, need, work, latency)[1]
-    later = stream([t + delay for t in ready], need, work, latency)[1]
-    assert np.all(later >= end) and np.all(later <= end + delay)
 
 
 @settings(max_examples=2000)
@@ -52,35 +27,18 @@ def test_needed_rows_of_common_layers():
 def test_chain_of_3x3_layers_fills_two_rows_a_layer(num_layers):
     """Equal layers: each starts two producer rows and one latency after the one before, then keeps pace."""
     rows, work, latency = 14, 1000, 130
-    need = needed_rows(rows, rows, kernel=3, stride=1, padding=1)
-    end = np.zeros(rows, dtype=np.int64)
-    for layer in range(num_layers):
-        start, end = stream(end, need, np.full(rows, work), latency)
-        assert start.tolist() == [layer * (2 * work + latency) + row * work for row in range(rows)]
-    assert end[-1] == (num_layers - 1) * (2 * work + latency) + rows * work + latency
+    need = tuple(needed_rows(rows, rows, kernel=3, stride=1, padding=1).tolist())
+    chain = [Task("input", 1, 0, 0), Task("layer 1", rows, work, latency, (Edge(0, (0,) * rows),))]
+    chain += [Task(f"layer {i + 1}", rows, work, latency, (Edge(i, need),)) for i in range(1, num_layers)]
+    timeline = run(chain, pipelined=True)
+    starts = [times.start_ps for times in timeline.tasks[1:]]
+    assert starts == [layer * (2 * work + latency) for layer in range(num_layers)]
+    assert timeline.latency_ps == (num_layers - 1) * (2 * work + latency) + rows * work + latency
 
 
-def test_the_slower_layer_sets_the_pace():
-    ready = np.arange(1, 11) * 100
-    need = np.arange(10)
-    assert stream(ready, need, np.full(10, 300), 7)[1][-1] == 100 + 10 * 300 + 7  # consumer-bound
-    assert stream(ready, need, np.full(10, 30), 7)[1][-1] == 1000 + 30 + 7  # producer-bound
-
-
-def test_a_dense_layer_waits_for_the_last_row():
-    start, _ = stream([5, 9, 40], [2], [1], 0)
-    assert start.tolist() == [40]
-
-
-def test_times_beyond_32_bits_stay_exact():
-    second_ps = 10**12
-    start, end = stream([second_ps], [0, 0], [second_ps, 1], 1)
-    assert start.tolist() == [second_ps, 2 * second_ps]
-    assert end.tolist() == [2 * second_ps + 1, 2 * second_ps + 2]
-
-
-def test_unknown_blocks_and_unequal_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"must lie in -1\.\.0"):
-        stream([1], [1], [1], 0)
-    with pytest.raises(ValueError, match="must be equal"):
-        stream([1], [0], [1, 1], 0)
+@pytest.mark.parametrize(("work", "end"), [(300, 100 + 10 * 300 + 7), (30, 1000 + 30 + 7)])
+def test_the_slower_layer_sets_the_pace(work, end):
+    """Ten rows that come every 100 ps: the consumer's own pace, or the producer's, decides."""
+    producer = Task("producer", 10, 100, 0)
+    consumer = Task("consumer", 10, work, 7, (Edge(0, tuple(range(10))),))
+    assert run([producer, consumer], pipelined=True).latency_ps == end

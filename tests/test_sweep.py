@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from command import TINY_STUDY, finish, run, start, write_yaml
+from command import TINY_STUDY, finish, group_is_gone, run, start, wait_until, write_yaml
 
 from cimsim import sweep
 from cimsim.engine import simulate
@@ -41,7 +40,9 @@ def test_the_grid_is_whole_and_each_trial_has_a_name_of_its_own(tmp_path):
 def test_rows_are_what_the_library_computes(tmp_path):
     swept = run_sweep(STUDY, tmp_path / "run", 1)
     network = load_network("digitsnet")
-    row = next(r for r in swept.rows if r["vary"] == "adc.bits=5,crossbar.columns=64" and r["label"] == "uniform linear-4")
+    row = next(
+        r for r in swept.rows if r["vary"] == "adc.bits=5,crossbar.columns=64" and r["label"] == "uniform linear-4"
+    )
     plan = Plan.uniform(network, "linear-4")
     report = simulate(network, load_chip("sram-rom", {"adc.bits": 5, "crossbar.columns": 64}), plan)
     assert row["energy_pj"] == report.energy_pj
@@ -100,35 +101,20 @@ def test_layers_that_the_study_holds_stay_held(tmp_path):
 
 
 def test_a_killed_sweep_leaves_no_process_and_goes_on(tmp_path):
-    """Only the first process is killed, as the system does when memory is short: the others must follow by themselves."""
+    """Only the first process is killed, as the system may when memory is short: the others follow by themselves."""
     study = TINY_STUDY | {"network": "resnet8", "chips": [{"chip": "sram-rom", "vary": {"adc.count": [1, 2, 4, 8]}}]}
     path = write_yaml(tmp_path / "study.yaml", study)
     process = start(tmp_path, "sweep", path, "--workers", 2, "--run-dir", "killed")
     rows = tmp_path / "killed/rows"
-    until(lambda: rows.is_dir() and any(rows.glob("*.json")))
+    wait_until(lambda: any(rows.glob("*.json")))
     process.kill()
     finish(process)  # returns when the last process has let go of standard output
-    until(lambda: not group_lives(process.pid))
+    wait_until(lambda: group_is_gone(process))
     half = len(list(rows.glob("*.json")))
     assert 0 < half < 10
     assert finish(start(tmp_path, "sweep", path, "--workers", 2, "--run-dir", "killed")).code == 0
     run_sweep(Study.model_validate(study), tmp_path / "whole", 1)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
-
-
-def until(is_so, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def die(*_):
@@ -138,5 +124,14 @@ def die(*_):
 def test_a_process_that_dies_is_told(tmp_path, monkeypatch):
     """As when the system is out of memory; what was finished stays."""
     monkeypatch.setattr(sweep, "_simulate", die)
-    with pytest.raises(RunError, match="a process died, .* with fewer --workers"):
+    with pytest.raises(RunError, match=r"a process died, .* with fewer --workers"):
         run_sweep(STUDY, tmp_path / "run", 2)
+
+
+def test_a_sweep_has_a_report(tmp_path, capsys):
+    """Without accuracies, and with combinations that a chip refuses."""
+    run_sweep(STUDY, tmp_path / "run", 1)
+    done = run(capsys, "report", tmp_path / "run", "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)) == 17
+    assert (tmp_path / "run/report.html").is_file()

@@ -47,9 +47,7 @@ class Plan(Frozen):
         unknown = sorted(set(own) - {layer.name for layer in network.layers})
         if unknown:
             raise ValueError(f"skip names unknown layers {unknown}")
-        layers = {
-            layer.name: LayerPlan(format=own.get(layer.name, fmt), **choices) for layer in network.layers
-        }
+        layers = {layer.name: LayerPlan(format=own.get(layer.name, fmt), **choices) for layer in network.layers}
         return cls(network=network.name, layers=layers)
 
     def format_of(self, layer_name: str) -> WeightFormat:
