@@ -151,8 +151,8 @@ def _row_cells(row: Mapping[str, Any], has_seeds: bool) -> tuple[Any, ...]:
     return (
         row["label"], row["chip"], row.get("vary", ""), row["seed"] if has_seeds else "",
         energy_text(row["energy_pj"]), _share(row["energy_pj"], row.get("budget_pj") or 0),
-        time_text(row["latency_ns"]), f"{row['area_mm2']:.3g}", _percent(row.get("array_accuracy")), _percent(row.get("ideal_accuracy")),
-        f"{row['bits_per_weight']:.2f}",
+        time_text(row["latency_ns"]), f"{row['area_mm2']:.3g}",
+        _percent(row.get("array_accuracy")), _percent(row.get("ideal_accuracy")), f"{row['bits_per_weight']:.2f}",
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -10,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from workloads.errors import RunError
 
 IMAGES_PER_BYTE = 512  # the meter file grows by one byte per this many images trained on
 
@@ -66,7 +69,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, folder: Path) -> None:
 
 def _run_on_dask(jobs: Sequence[Job], workers: int, meter: Path) -> None:
     from dask import config
-    from distributed import Client, LocalCluster, as_completed
+    from distributed import Client, KilledWorker, as_completed
 
     quiet = {"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
              "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False,
@@ -74,7 +77,7 @@ def _run_on_dask(jobs: Sequence[Job], workers: int, meter: Path) -> None:
              "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}  # fmt: skip
     with (
         config.set(quiet),
-        LocalCluster(n_workers=workers, threads_per_worker=1, silence_logs=50, dashboard_address=":0") as cluster,
+        _cluster(workers) as cluster,
         Client(cluster) as client,
     ):
         client.run(_prepare)
@@ -82,8 +85,25 @@ def _run_on_dask(jobs: Sequence[Job], workers: int, meter: Path) -> None:
         for rank, job in enumerate(jobs):
             needs = [futures[key] for key in job.needs]
             futures[job.key] = client.submit(_call, job, meter, needs, key=job.key, priority=-rank, pure=False)
-        for future in as_completed(list(futures.values())):
-            future.result()
+        try:
+            for future in as_completed(list(futures.values())):
+                future.result()
+        except KilledWorker as error:
+            reason = f"a worker process was killed while it did {error.task} (out of memory?)"
+            raise RunError(f"{reason}: free memory or use --workers 1, then run the same command again") from None
+
+
+def _cluster(workers: int) -> Any:
+    """Worker processes that leave Ctrl-C to this one: they are started while it is ignored, and inherit that."""
+    from distributed import LocalCluster
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
+    try:
+        return LocalCluster(n_workers=workers, threads_per_worker=1, silence_logs=50, dashboard_address=":0")
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _call(job: Job, meter: Path, needs: list[None]) -> None:

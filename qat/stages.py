@@ -172,7 +172,7 @@ def _fits(stage: Stage, target: Target) -> Callable[[dict[str, str]], bool]:
 
 def plan_of(study: Study, formats: dict[str, str]) -> Plan:
     layers = {name: LayerPlan(format=fmt, activation_bits=study.activation_bits) for name, fmt in formats.items()}
-    return Plan(network=study.network, layers=layers)
+    return Plan(network=study.load_network().name, layers=layers)
 
 
 class Given(NamedTuple):

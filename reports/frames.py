@@ -120,7 +120,7 @@ def components_pj(cost: dict) -> dict[str, float]:
 def masked_formats(run: Run, chip: str) -> list[tuple[str, str, str]]:
     """(format, layers, reason) of what the chip's cost table masks; its keys are `format` or `layer/format`."""
     layers: dict[tuple[str, str], list[str]] = {}
-    for key, reason in run.tables.get(chip, {}).get("masked", {}).items():
+    for key, reason in run.tables.get(chip.replace("/", "_"), {}).get("masked", {}).items():
         layer, _, name = key.rpartition("/")
         layers.setdefault((name, reason), []).append(layer or "all")
     return [(name, _few(names), reason) for (name, reason), names in layers.items()]
