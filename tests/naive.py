@@ -115,6 +115,15 @@ def load(job: LoadJob) -> LoadCounts:
     return LoadCounts(tick, words, codes, rows, stall_index, stall_rom_port)
 
 
+def stream(ready: list[int], need: list[int], work: list[int], latency: int) -> tuple[list[int], list[int]]:
+    """Start and end of each block of a layer in max-plus closed form: the longest path to it, found afresh."""
+    starts = []
+    for b in range(len(need)):
+        # wait for the input of some earlier block a, then work without a pause up to b
+        starts.append(max((ready[need[a]] if need[a] >= 0 else 0) + sum(work[a:b]) for a in range(b + 1)))
+    return starts, [start + w + latency for start, w in zip(starts, work, strict=True)]
+
+
 def needed_rows(out_rows: int, in_rows: int, kernel: int, stride: int, padding: int) -> list[int]:
     """`streams.needed_rows` by touching every tap."""
     fields = [[o * stride - padding + k for k in range(kernel)] for o in range(out_rows)]

@@ -103,7 +103,7 @@ def test_a_wrong_file_is_named_with_both_hashes(tiny):
     assert "delete the file" in text
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"abc" * 1000)[:20]])
+@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"abc" * 1000)[:20]], ids=["empty", "text", "cut"])
 def test_a_broken_archive_is_named(tiny, content):
     folder = write(tiny / "broken")
     path = folder / "t10k-images-idx3-ubyte.gz"

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from cimsim.events import MEMORY, Edge, Load, Task, run
 from cimsim.events.arbiter import Arbiter, Referee
 from cimsim.events.machine import Machine
-from cimsim.streams import stream
-from tests import naive_machine
+from tests import naive, naive_machine
 
 PATHS = [(), (), ("a",), ("b",), ("a", "b"), ("b", "c"), (MEMORY,)]  # links in one order: no deadlock
 
@@ -110,14 +109,14 @@ def test_bars_of_a_track_do_not_overlap(tasks, has_loads):
 @settings(max_examples=150)
 @given(st.data())
 def test_a_chain_with_nothing_contended_is_max_plus(data):
-    """Pipelined tasks without paths start when `streams.stream` says, block by block."""
+    """Pipelined tasks without paths start when the max-plus closed form says, block by block."""
     tasks = [Task("input", data.draw(st.integers(1, 9)), data.draw(st.integers(0, 50)), 0)]
     ready = np.arange(1, tasks[0].blocks + 1) * tasks[0].work_ps
     for index in range(1, data.draw(st.integers(2, 6))):
         blocks = data.draw(st.integers(1, 9))
         edge = data.draw(edges(index - 1, tasks[-1].blocks, blocks))._replace(path=(), transfer_ps=0)
         tasks.append(Task("task", blocks, data.draw(st.integers(0, 50)), data.draw(st.integers(0, 20)), (edge,)))
-        start, ready = stream(ready, edge.need, np.full(blocks, tasks[-1].work_ps), tasks[-1].latency_ps)
+        start, ready = naive.stream(ready, edge.need, [tasks[-1].work_ps] * blocks, tasks[-1].latency_ps)
         timeline = run(tasks, pipelined=True)
         assert (timeline.tasks[-1].start_ps, timeline.tasks[-1].end_ps) == (start[0], ready[-1])
 
