@@ -61,8 +61,10 @@ def log_ticks(low: float, high: float) -> list[float]:
 def accuracy_range(points: Frame) -> tuple[float, float]:
     """Accuracies (low, high) worth showing: every searched plan, but not far worse baselines."""
     shown = points[points["kind"] == "search"] if (points["kind"] == "search").any() else points
-    top = points[["array_accuracy", "ideal_accuracy", "float_accuracy"]].max().max()
+    bars = points["array_accuracy"] + points["array_accuracy_half"].fillna(0.0)
+    top = max(points[["array_accuracy", "ideal_accuracy", "float_accuracy"]].max().max(), bars.max())
     bottom = shown["array_accuracy"].min()
     span = max(top - bottom, 0.01)
     margin = shown["array_accuracy_half"].max() if shown["array_accuracy_half"].notna().any() else 0.0
-    return float(max(bottom - min(margin, span) - 0.3 * span, 0.0)), float(top + 0.15 * span)
+    below = (0.1 if margin else 0.3) * span
+    return float(max(bottom - min(margin, span) - below, 0.0)), float(min(1.0, top + 0.1 * span))
