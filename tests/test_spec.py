@@ -283,14 +283,7 @@ def test_schema_knows_every_kind():
 
 
 def test_import_is_light():
-    """No torch, numpy or pandas behind the chip description, and under 0.4 s of CPU."""
-    code = (
-        "import sys, time; import cimsim.spec; "
-        "heavy = {'torch', 'pandas', 'numpy'} & set(sys.modules); "
-        "print(time.process_time(), *heavy)"
-    )
-    seconds, *heavy = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    """No torch, numpy or pandas behind the chip description."""
+    code = "import sys; import cimsim.spec; print(*({'torch', 'pandas', 'numpy'} & set(sys.modules)))"
+    heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not heavy
-    assert float(seconds) < 0.6  # 0.4 s and room for a loaded machine
