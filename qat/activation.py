@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from qat.elementwise import fake_quantize, fake_quantize_gradient
 from workloads.errors import RunError
 
 _MAX_SAMPLES = 65_536
@@ -95,23 +96,18 @@ class ActivationQuantizer(nn.Module):
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, quantizer: ActivationQuantizer) -> Tensor:
-        ctx.integers, ctx.bounds = quantizer.integers(x), quantizer.bounds
-        ctx.scale, ctx.sign = quantizer.scale(), -1.0 if step < 0 else 1.0
+        ctx.scale, ctx.bounds, ctx.sign = quantizer.scale(), quantizer.bounds, -1.0 if step < 0 else 1.0
         ctx.save_for_backward(x)
-        return ctx.integers * ctx.scale
+        return fake_quantize(x, float(ctx.scale), *ctx.bounds)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x,), (low, high) = grads, ctx.saved_tensors, ctx.bounds
-        ratio = x / ctx.scale
-        is_inside = (ratio >= low) & (ratio <= high)
-        grad_inside = grad * is_inside
+        grad_x, slope = fake_quantize_gradient(grad, x, float(ctx.scale), low, high)
         if not ctx.needs_input_grad[1]:
-            return grad_inside, None, None
-        # sum of g * (integer - ratio inside, integer outside)
-        slope = torch.dot(grad.flatten(), ctx.integers.flatten()) - torch.dot(grad_inside.flatten(), ratio.flatten())
-        return grad_inside, slope * ctx.sign / sqrt(x[0].numel() * max(high, 1)), None
+            return grad_x, None, None
+        return grad_x, slope * ctx.sign / sqrt(x[0].numel() * max(high, 1)), None
 
 
 def _thinned(x: Tensor) -> Tensor:

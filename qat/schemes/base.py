@@ -74,7 +74,7 @@ class _Project(torch.autograd.Function):
     def forward(ctx: Any, w: Tensor, quantizer: Quantizer, *parameters: Tensor) -> Tensor:
         value, ctx.saved = quantizer.project(w)
         ctx.quantizer = quantizer
-        return value.contiguous(memory_format=torch.channels_last) if w.dim() == 4 else value
+        return channels_last(value)
 
     @staticmethod
     @once_differentiable
@@ -85,6 +85,19 @@ class _Project(torch.autograd.Function):
             quantizer.weight_gradient(grad, ctx.saved), None,
             *quantizer.parameter_gradients(grad, ctx.saved),
         )  # fmt: skip
+
+
+def channels_last(value: Tensor) -> Tensor:
+    """A weight [O, C/g, kh, kw] with the strides of channels_last; other ranks as they are.
+
+    With one channel both layouts hold the same memory, `contiguous` leaves the strides alone, and the
+    convolution would pick the slow layout from them.
+    """
+    if value.dim() != 4:
+        return value
+    _, channels, height, width = value.shape
+    strides = (channels * height * width, 1, width * channels, channels)
+    return value.contiguous(memory_format=torch.channels_last).as_strided(value.shape, strides)
 
 
 def per_channel(scale: Tensor, w: Tensor) -> Tensor:
