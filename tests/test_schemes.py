@@ -282,12 +282,12 @@ def test_a_shared_book_serves_layers_of_any_magnitude():
     small, large = 1e-3 * make("linear-4")[1], 1e3 * make("linear-4", seed=1)[1]
     book = Codebook.fit(fmt, [small, large], seed=0)
     errors = [
-        float((VectorQuantizer(fmt, w, book)(w).detach() - w).square().mean() / w.square().mean())
+        float((VectorQuantizer(fmt, w, book=book)(w).detach() - w).square().mean() / w.square().mean())
         for w in (small, large)
     ]
     assert errors[0] == pytest.approx(errors[1], rel=0.1) and errors[0] < 0.36
     with pytest.raises(ValueError, match="must be the same"):
-        VectorQuantizer(parse_format("vq-4x16-e5-s0"), small, book)
+        VectorQuantizer(parse_format("vq-4x16-e5-s0"), small, book=book)
 
 
 def test_books_with_more_entries_than_vectors_are_exact():

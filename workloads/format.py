@@ -19,15 +19,23 @@ class WeightFormat(NamedTuple):
     """One storage format. `vector_length` weights share one code of `code_bits` bits."""
 
     name: str
-    kind: str  # "linear" | "vq" | "lattice"
+    kind: str  # "linear" | "vq" | "lattice" | "pool"
     vector_length: int  # d; 1 for linear
     code_bits: int  # bits of one code: the number itself, a codebook index, or a lattice code
     array_bits: int  # width of the signed integers the array holds after decoding
     num_entries: int = 0  # K; 0 when there is no codebook
     entry_bits: int = 0
     scale_bits: int = 0  # integer scale code per vector
-    lattice: str = ""  # "d4" | "e8"
+    lattice: str = ""  # see workloads.lattice
     radix: int = 0  # q
+    codes_per_vector: int = 1  # additive codebooks, or digits M of a hierarchical lattice code
+    axis: str = "in"  # along which vectors are cut: "in" (im2col order), "out", "kernel" or "flat"
+    group: int = 0  # linear: consecutive inputs that share one integer scale code; 0: none
+    scale_per: str = "channel"  # who has a float32 scale: each output "channel", or the whole "tensor"
+    levels: str = "midtread"  # linear: code c means c ("midtread") or the odd integer 2 c + 1 ("midrise")
+    signed_scale: bool = False  # vq: a vector's scale code has a sign bit, so that the book needs half the entries
+    rotation: int = 0  # inputs are turned by a randomised Hadamard rotation of blocks this long; 0: not
+    pruned: int = 0  # pool: per cent of the error term's bits that are not stored
 
     @property
     def has_codebook(self) -> bool:

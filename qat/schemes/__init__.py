@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from qat.recipe import DEFAULT, Recipe
 from qat.schemes.base import Encoded, Quantizer
 from qat.schemes.lattice import LatticeQuantizer
 from qat.schemes.linear import LinearQuantizer
@@ -14,14 +15,16 @@ from workloads.format import WeightFormat
 
 __all__ = ["SCHEMES", "Codebook", "Encoded", "Quantizer", "make_quantizer"]
 
+# By `Recipe.scheme`. Each is built as Scheme(fmt, weight, recipe, book or None).
 SCHEMES: dict[str, Callable[..., Quantizer]] = {
-    "linear": LinearQuantizer,
-    "vq": VectorQuantizer,
+    "lsq": LinearQuantizer,
+    "top1": VectorQuantizer,
     "lattice": LatticeQuantizer,
 }
 
 
-def make_quantizer(fmt: WeightFormat, weight: Tensor, book: Codebook | None = None) -> Quantizer:
+def make_quantizer(
+    fmt: WeightFormat, weight: Tensor, book: Codebook | None = None, recipe: Recipe = DEFAULT
+) -> Quantizer:
     """The quantizer of a format, initialised from `weight` [O, ...]; `book` for formats with a codebook."""
-    shared = () if book is None else (book,)
-    return SCHEMES[fmt.kind](fmt, weight, *shared)
+    return SCHEMES[recipe.scheme(fmt)](fmt, weight, recipe, book)

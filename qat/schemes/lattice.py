@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qat.kernels import best_match, e8_code, encode_e8
+from qat.recipe import DEFAULT, Recipe
 from qat.schemes.base import MIN_SCALE, Encoded, Quantizer, from_vectors, per_channel, require_finite, vectors
 from workloads.format import WeightFormat
 from workloads.lattice import GRID, lattice_table
@@ -30,7 +31,7 @@ class LatticeQuantizer(Quantizer):
     factor: Tensor
     entries: Tensor
 
-    def __init__(self, fmt: WeightFormat, weight: Tensor):
+    def __init__(self, fmt: WeightFormat, weight: Tensor, recipe: Recipe = DEFAULT, book: None = None):
         super().__init__(fmt)
         entries = torch.from_numpy(lattice_table(fmt.lattice, fmt.radix).copy())
         self.register_buffer("entries", entries.float(), persistent=False)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from qat.recipe import DEFAULT, Recipe
 from qat.schemes.base import MIN_SCALE, Encoded, Quantizer, per_channel, require_finite, vectors
 from workloads.format import WeightFormat
 
@@ -27,7 +28,7 @@ class _Saved(NamedTuple):
 class LinearQuantizer(Quantizer):
     """`step` [O] is learned; its absolute value is the scale."""
 
-    def __init__(self, fmt: WeightFormat, weight: Tensor):
+    def __init__(self, fmt: WeightFormat, weight: Tensor, recipe: Recipe = DEFAULT, book: None = None):
         super().__init__(fmt)
         self.q_n, self.q_p = 2 ** (fmt.code_bits - 1), 2 ** (fmt.code_bits - 1) - 1
         require_finite(weight)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qat.kernels import best_match, sum_by_index
+from qat.recipe import DEFAULT, Recipe
 from qat.schemes.base import MIN_SCALE, Encoded, Quantizer, from_vectors, require_finite, vectors
 from workloads.format import WeightFormat
 
@@ -130,7 +131,7 @@ class _Fit(NamedTuple):
 class VectorQuantizer(Quantizer):
     """Quantizes with `book`; without one, a book of its own is fitted to the weight."""
 
-    def __init__(self, fmt: WeightFormat, weight: Tensor, book: Codebook | None = None):
+    def __init__(self, fmt: WeightFormat, weight: Tensor, recipe: Recipe = DEFAULT, book: Codebook | None = None):
         super().__init__(fmt)
         require_finite(weight)
         if book is not None and book.fmt != fmt:

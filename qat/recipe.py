@@ -1,0 +1,77 @@
+"""How a format is trained: assignment, estimator, initialisation. The simulator never sees it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from workloads.errors import InputError
+from workloads.format import WeightFormat
+from workloads.layer import Frozen
+
+
+class Recipe(Frozen):
+    """One way to train. Each kind of format reads its own fields and ignores the others."""
+
+    # Linear formats.
+    linear: Literal["lsq", "ewgs", "dorefa"] = "lsq"
+    ewgs_delta: float = Field(default=1e-3, ge=0, le=1)
+
+    # Codebook formats.
+    vector: Literal["top1", "dkm", "gumbel", "universal"] = "top1"
+    assignment: Literal["cosine", "cosine-abs", "euclid", "joint"] = "cosine"  # joint: of index and scale code
+    estimator: Literal["identity", "softmax", "ewgs", "none"] = "identity"  # gradient through the hard choice
+    codebook: Literal["gradient", "ema", "frozen"] = "gradient"
+    ema_decay: float = Field(default=0.99, gt=0, lt=1)
+    revival: bool = True
+    init: Literal["kmeans++", "sr-kmeans", "hessian", "random"] = "kmeans++"
+    temperature: float = Field(default=0.1, gt=0)  # of softmax, DKM and Gumbel
+    iterations: int = Field(default=5, ge=1, le=100)  # of DKM
+    candidates: int = Field(default=8, ge=2, le=256)  # of a vector, in a universal codebook
+    freeze_above: float = Field(default=0.9999, gt=0.5, lt=1)  # ratio at which a vector's choice is final
+
+    # Lattice formats.
+    overload: Literal["saturate", "wrap", "unbounded"] = "saturate"  # unbounded: as published, never exported
+    point: Literal["exact", "babai"] = "exact"
+    lattice_scale: Literal["search", "learned", "sigma"] = "search"  # sigma: C_b standard deviations, as published
+
+    # Pool formats.
+    rematch_every: int = Field(default=100, ge=1)  # steps between two assignments of pool columns
+
+    def scheme(self, fmt: WeightFormat) -> str:
+        """The key in `qat.schemes.SCHEMES` of the class that trains `fmt` this way."""
+        return {"linear": self.linear, "vq": self.vector}.get(fmt.kind, fmt.kind)
+
+
+# The recipes people know by name; `cimsim train --recipe NAME` takes these.
+RECIPES = {
+    "default": Recipe(),
+    "lsq": Recipe(linear="lsq"),
+    "ewgs": Recipe(linear="ewgs", estimator="ewgs"),
+    "dorefa": Recipe(linear="dorefa"),
+    "cosine": Recipe(assignment="cosine"),
+    "cosine-abs": Recipe(assignment="cosine-abs"),
+    "euclid": Recipe(assignment="euclid"),
+    "joint": Recipe(assignment="joint"),
+    "softmax": Recipe(estimator="softmax"),
+    "hard": Recipe(estimator="none"),
+    "ema": Recipe(assignment="euclid", codebook="ema"),
+    "dkm": Recipe(vector="dkm", assignment="euclid", temperature=1e-2),
+    "gumbel": Recipe(vector="gumbel", assignment="euclid", temperature=1.0),
+    "universal": Recipe(vector="universal", codebook="frozen"),
+    "wrap": Recipe(overload="wrap"),
+    "unbounded": Recipe(overload="unbounded"),
+    "sigma": Recipe(lattice_scale="sigma"),
+    "learned-scale": Recipe(lattice_scale="learned"),
+    "babai": Recipe(point="babai"),
+}
+
+DEFAULT = RECIPES["default"]
+
+
+def parse_recipe(name: str) -> Recipe:
+    """The recipe of this name. Raises InputError that lists the known ones."""
+    if name not in RECIPES:
+        raise InputError("recipe", [f"{name}: must be one of {', '.join(RECIPES)}"])
+    return RECIPES[name]
