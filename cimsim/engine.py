@@ -88,6 +88,8 @@ def layer_work(layer: Layer, choice: LayerPlan, chip: Chip) -> LayerWork:
     dataflow = DATAFLOWS[name]
     if reason := dataflow.refusal(fmt, chip):
         raise Unmappable(reason)
+    if fmt.rotation and layer.num_inputs % fmt.rotation:
+        raise Unmappable(f"{fmt.name} rotates blocks of {fmt.rotation} inputs, which do not divide {layer.num_inputs}")
     placement = place(layer, fmt, chip)
     job = array_job(layer, fmt, placement, chip, bits)
     interval_ticks = count_mvm(job._replace(vectors=max(2, job.vectors))).interval  # the same between any two

@@ -97,7 +97,7 @@ def trials(study: Study, found: Path) -> list[Trial]:
 
 
 def _uniform(study: Study, network: Network, fmt: str) -> Plan:
-    return Plan.uniform(network, fmt, study.held_layers(network), activation_bits=study.activation_bits)
+    return Plan.uniform(network, fmt, rules=study.held_layers(network), activation_bits=study.activation_bits)
 
 
 # --- processes ---

@@ -7,6 +7,7 @@ the plan and the grid of every tensor between layers. No torch.
 from __future__ import annotations
 
 import hashlib
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cimsim.rundir import write_atomically
-from workloads.codec import decode_integers, pack, unpack
+from workloads.codec import Codes, Packed, decode_integers, pack, unpack, unpack_all
 from workloads.errors import InputError, problems_of
-from workloads.format import WeightFormat
+from workloads.format import WeightFormat, weight_shape
 from workloads.layer import Frozen, Layer, Network
 from workloads.plan import Plan
 
-VERSION = 1  # of the file; raised when an old file no longer means the same
+VERSION = 2  # of the file; raised when an old file no longer means the same
 STAMP_KEY = "cimsim"
 REMEDY = "export the model again; in a run directory, delete the file and run the same command"
 
@@ -59,7 +60,8 @@ class StoredLayer(NamedTuple):
 
     codes: NDArray[np.uint8]  # packed, code_bits each
     scale_codes: NDArray[np.uint8]  # packed, scale_bits each; empty without them
-    scale: NDArray[np.float32]  # [O] weight = scale * integer
+    errors: NDArray[np.uint8]  # packed signs of a pool's error term; empty without one
+    scale: NDArray[np.float32]  # [O] or [1]: weight = scale * integer
     multiplier: NDArray[np.int32]  # [O]
     shift: NDArray[np.int32]  # [O]
     bias: NDArray[np.int64]  # [O]
@@ -107,28 +109,25 @@ class Artifact(NamedTuple):
         return self._replace(header=self.header.model_copy(update={"plan": plan}))
 
     def codebook(self, layer_name: str) -> NDArray[np.int32] | None:
-        """Integer entries [K, d] of the layer's codebook; None for formats without one."""
+        """Integer entries [K, d] (or [M, K, d]) of the layer's codebook; None for formats without one."""
         fmt = self.plan.format_of(layer_name)
         if not fmt.has_codebook:
             return None
         return unpack_entries(self.codebooks[self.plan.book_id(layer_name)], fmt)
 
-    def codes(self, layer_name: str) -> NDArray[np.int64]:
-        """The layer's codes [O, n], n vectors per output, unsigned."""
-        code_bits = self.plan.format_of(layer_name).code_bits
-        return self._unpacked(layer_name, self.layers[layer_name].codes, code_bits)
+    def codes(self, layer_name: str) -> Codes:
+        """The layer's codes and scale codes, unpacked."""
+        stored, shape = self.layers[layer_name], weight_shape(self._layer(layer_name))
+        return unpack_all(self.plan.format_of(layer_name), Packed(*stored[:3]), shape)
 
     def weights_int(self, layer_name: str) -> NDArray[np.int32]:
         """The integers [O, I] that the array holds for this layer, inputs in im2col order (kh, kw, c)."""
-        fmt, stored, scale_codes = self.plan.format_of(layer_name), self.layers[layer_name], None
-        if fmt.scale_bits:
-            scale_codes = 1 + self._unpacked(layer_name, stored.scale_codes, fmt.scale_bits)
-        codes, table = self.codes(layer_name), self.codebook(layer_name)
-        return decode_integers(fmt, codes, table, scale_codes, self._layer(layer_name).num_inputs)
+        shape, table = weight_shape(self._layer(layer_name)), self.codebook(layer_name)
+        return decode_integers(self.plan.format_of(layer_name), self.codes(layer_name), shape, table)
 
     def stored_bits(self) -> int:
         """Bits of all codes, scale codes, channel scales and codebooks as stored; the header is apart."""
-        arrays = [a for s in self.layers.values() for a in (s.codes, s.scale_codes, s.scale)]
+        arrays = [array for stored in self.layers.values() for array in stored[:4]]
         return 8 * sum(array.nbytes for array in [*arrays, *self.codebooks.values()])
 
     def save(self, path: Path) -> None:
@@ -146,28 +145,19 @@ class Artifact(NamedTuple):
     def _layer(self, name: str) -> Layer:
         return next(layer for layer in self.network.layers if layer.name == name)
 
-    def _unpacked(self, layer_name: str, packed: NDArray[np.uint8], bits: int) -> NDArray[np.int64]:
-        layer = self._layer(layer_name)
-        count = self.plan.format_of(layer_name).num_codes(layer)
-        return unpack(packed, bits, count).reshape(layer.num_outputs, -1)
-
-
-def pack_codes(fmt: WeightFormat, codes: NDArray, scale_codes: NDArray | None) -> tuple[NDArray, NDArray]:
-    """Codes [O, n] and scale codes 1 .. 2^s (stored less one) as bytes, each padded to whole bytes."""
-    none = np.zeros(0, np.uint8)
-    return pack(codes, fmt.code_bits), none if scale_codes is None else pack(scale_codes - 1, fmt.scale_bits)
-
 
 def pack_entries(entries: NDArray[np.integer], fmt: WeightFormat) -> NDArray[np.uint8]:
-    """Packs signed codebook entries [K, d] in two's complement of `entry_bits`."""
-    return pack(entries.astype(np.int64), fmt.entry_bits)
+    """Packs signed codebook entries [.., d] in two's complement of `entry_bits`; with one bit, their signs."""
+    return pack(entries > 0 if fmt.entry_bits == 1 else entries.astype(np.int64), fmt.entry_bits)
 
 
 def unpack_entries(packed: NDArray[np.uint8], fmt: WeightFormat) -> NDArray[np.int32]:
-    """The signed entries [K, d] of a packed codebook."""
-    raw = unpack(packed, fmt.entry_bits, fmt.num_entries * fmt.vector_length).astype(np.int32)
+    """The signed entries [K, d] (or [M, K, d]) of a packed codebook."""
+    raw = unpack(packed, fmt.entry_bits, fmt.codebook_bits // fmt.entry_bits).astype(np.int32)
     sign = 1 << (fmt.entry_bits - 1)
-    return ((raw ^ sign) - sign).reshape(fmt.num_entries, fmt.vector_length)
+    entries = 2 * raw - 1 if fmt.entry_bits == 1 else (raw ^ sign) - sign
+    books = [fmt.codes_per_vector] if fmt.codes_per_vector > 1 else []
+    return entries.reshape(*books, fmt.num_entries, fmt.vector_length)
 
 
 def load(path: Path) -> Artifact:
@@ -225,10 +215,11 @@ def _expected(header: Header) -> dict[str, tuple[type, int]]:
     expected: dict[str, tuple[type, int]] = {}
     for layer in header.network.layers:
         fmt, outputs = header.plan.format_of(layer.name), layer.num_outputs
-        codes = fmt.num_codes(layer)
-        expected[_key(layer.name, "codes")] = np.uint8, -(-codes * fmt.code_bits // 8)
-        expected[_key(layer.name, "scale_codes")] = np.uint8, -(-codes * fmt.scale_bits // 8)
-        expected[_key(layer.name, "scale")] = np.float32, outputs
+        shape = weight_shape(layer)
+        expected[_key(layer.name, "codes")] = np.uint8, -(-fmt.num_codes(layer) * fmt.code_bits // 8)
+        expected[_key(layer.name, "scale_codes")] = np.uint8, -(-prod(fmt.scale_shape(shape)) * fmt.scale_bits // 8)
+        expected[_key(layer.name, "errors")] = np.uint8, -(-fmt.num_errors(shape) // 8)
+        expected[_key(layer.name, "scale")] = np.float32, fmt.num_scales(outputs)
         expected[_key(layer.name, "multiplier")] = np.int32, outputs
         expected[_key(layer.name, "shift")] = np.int32, outputs
         expected[_key(layer.name, "bias")] = np.int64, outputs

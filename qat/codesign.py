@@ -148,8 +148,8 @@ def _baseline(study: Study, tables: dict[str, CostTable], run: Path, fmt: str, s
     """One uniform plan, measured on every chip that takes the format."""
     network = study.load_network()
     names = [layer.name for layer in network.layers]
-    skip = dict.fromkeys((names[0], names[-1]), study.first_last) if study.first_last else None
-    plan = Plan.uniform(network, fmt, skip, activation_bits=study.activation_bits)
+    ends = dict.fromkeys((names[0], names[-1]), study.first_last) if study.first_last else {}
+    plan = Plan.uniform(network, fmt, rules=ends, activation_bits=study.activation_bits)
     chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
     kind = "uniform" if fmt.startswith("linear") else "all_vq"
     return [stages.plan_job(study, run, stages.Given(kind, f"uniform {fmt}", plan, chips), seed)] if chips else []

@@ -24,8 +24,10 @@ from qat.artifact import Artifact, Grid
 from qat.pooling import avg_pool, max_pool
 from qat.requantize import Rescale, add, requantize
 from workloads.errors import InputError
+from workloads.format import WeightFormat
 from workloads.layer import Layer, Node
 from workloads.plan import LayerPlan
+from workloads.rotation import rotate
 
 Weights = dict[str, NDArray[np.int32]]
 Product = Callable[[Layer, Grid, NDArray, NDArray], NDArray]  # layer, x's grid, x_GMI, w_GIO -> acc_MO
@@ -156,12 +158,21 @@ def _layer(artifact: Artifact, node: Node, x: NDArray, w_GIO: NDArray, product: 
     x = x.reshape(len(x), layer.in_channels, *layer.in_size)  # a flatten has no node of its own
     columns = im2col(x, layer.kernel, layer.stride, layer.padding, layer.groups)
     x_GMI = columns.reshape(-1, layer.groups, layer.num_inputs).swapaxes(0, 1)
-    acc_MO = product(layer, artifact.grids[node.inputs[0]], x_GMI, w_GIO)
+    x_GMI, grid = _turned(artifact.plan.format_of(layer.name), x_GMI, artifact.grids[node.inputs[0]])
+    acc_MO = product(layer, grid, x_GMI, w_GIO)
     rescale = Rescale(stored.multiplier, stored.shift, stored.bias)
     grid = artifact.grids[node.name]
     y_MO = requantize(acc_MO, rescale, *_range(node, grid), grid.dtype)
     y = y_MO.reshape(len(x), *layer.out_size, layer.num_outputs)
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
+
+
+def _turned(fmt: WeightFormat, x_GMI: NDArray, grid: Grid) -> tuple[NDArray, Grid]:
+    """Operands through the format's rotation: wider, and signed."""
+    if not fmt.rotation:
+        return x_GMI, grid
+    wide = Grid(step=grid.step, bits=fmt.input_bits(grid.bits), signed=True)
+    return rotate(x_GMI.astype(np.int64), fmt.rotation).astype(wide.dtype), wide
 
 
 def _digital(node: Node, x: NDArray[np.integer]) -> NDArray[np.integer]:

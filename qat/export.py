@@ -5,6 +5,7 @@ Batch norm stays out of the codes: it becomes each channel's gain, in the multip
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qat.activation import ActivationQuantizer
-from qat.artifact import Artifact, Grid, Header, StoredLayer, pack_codes, pack_entries
-from qat.attach import activation_quantizers, encode_model, quantizers
+from qat.artifact import Artifact, Grid, Header, StoredLayer, pack_entries
+from qat.attach import encode_model, quantizers
 from qat.grids import grids_of
+from qat.inputs import activation_quantizers
 from qat.requantize import rescale_for
-from qat.schemes import Encoded
+from qat.quantizer import Encoded
 from workloads.capture import Capture, trace
-from workloads.codec import decode_integers
+from workloads.codec import pack_all
 from workloads.errors import InputError
-from workloads.format import WeightFormat
 from workloads.layer import Node
 from workloads.plan import Plan
 
@@ -33,7 +34,6 @@ LOGIT_BITS = 32
 class RealLayer(NamedTuple):
     """A layer before its requantization: integers, and per output o the value of one unit of its sums."""
 
-    fmt: WeightFormat
     encoded: Encoded
     integers: NDArray[np.int32]  # [O, I]
     gain: NDArray[np.float64]  # [O] weight scale times batch norm gain
@@ -41,7 +41,8 @@ class RealLayer(NamedTuple):
 
     def bound(self, x: Grid) -> int:
         """The largest magnitude of any sum over inputs on this grid."""
-        return max(int(np.abs(self.integers.astype(np.int64)).sum(1).max()) * max(x.high, -x.low), 1)
+        largest = max(x.high, -x.low) * max(1, self.encoded.fmt.rotation)
+        return max(int(np.abs(self.integers.astype(np.int64)).sum(1).max()) * largest, 1)
 
 
 def export(model: nn.Module, plan: Plan, example_input: Tensor, path: Path | None = None, seed: int = 0) -> Artifact:
@@ -53,9 +54,9 @@ def export(model: nn.Module, plan: Plan, example_input: Tensor, path: Path | Non
     captured = trace(model, example_input, plan.network)
     _check(model, plan, captured)
     with torch.no_grad():
-        books = _books(model, plan)
         encoded = encode_model(model)
-        layers = {name: _real_layer(model, captured, plan, encoded[name], name, books) for name in plan.layers}
+        books = _books(encoded, plan)
+        layers = {name: _real_layer(model, captured, encoded[name], name) for name in plan.layers}
     given = {name: _grid(quantizer) for name, quantizer in activation_quantizers(model).items()}
     network = captured.network
     grids = grids_of(network, given, lambda node: _logits_grid(layers[node.name], given[node.inputs[0]]))
@@ -93,32 +94,27 @@ def _check(model: nn.Module, plan: Plan, captured: Capture) -> None:
         raise InputError("plan", problems)
 
 
-def _books(model: nn.Module, plan: Plan) -> dict[str, NDArray[np.int64]]:
+def _books(encoded: Mapping[str, Encoded], plan: Plan) -> dict[str, NDArray[np.int64]]:
     """Id -> integer entries [K, d]. Raises InputError if layers of one id have different books."""
     books: dict[str, NDArray[np.int64]] = {}
-    for name, quantizer in quantizers(model).items():
-        table = quantizer.table()
-        if quantizer.fmt.has_codebook and table is not None:
-            book = books.setdefault(plan.book_id(name), table.numpy())
-            if not np.array_equal(book, table.numpy()):
+    for name, layer in encoded.items():
+        if layer.table is not None:
+            book = books.setdefault(plan.book_id(name), layer.table.numpy())
+            if not np.array_equal(book, layer.table.numpy()):
                 raise InputError("plan", [f"sharing = {plan.sharing}: layers.{name} has a codebook of its own"])
     return books
 
 
-def _real_layer(
-    model: nn.Module, captured: Capture, plan: Plan, encoded: Encoded, name: str, books: dict[str, NDArray]
-) -> RealLayer:
-    fmt, module = plan.format_of(name), model.get_submodule(name)
+def _real_layer(model: nn.Module, captured: Capture, encoded: Encoded, name: str) -> RealLayer:
+    module = model.get_submodule(name)
     layer = next(layer for layer in captured.network.layers if layer.name == name)
-    scale_codes = None if encoded.scale_codes is None else encoded.scale_codes.numpy()
-    table = books.get(plan.book_id(name))
-    integers = decode_integers(fmt, encoded.codes.numpy(), table, scale_codes, layer.num_inputs)
     bias = module.bias if isinstance(module.bias, Tensor) else torch.zeros(layer.num_outputs)
     gain, offset = np.ones(layer.num_outputs), _real(bias)
     if name in captured.norms:
         gain, shift = _norm(model.get_submodule(captured.norms[name]), captured.norms[name])
         offset = offset * gain + shift
-    return RealLayer(fmt, encoded, integers, gain * _real(encoded.scale), offset)
+    turned = max(1, encoded.fmt.rotation)  # a rotation's length: its inputs' integers are so much larger
+    return RealLayer(encoded, encoded.integers(), gain * _real(encoded.scale) / turned, offset)
 
 
 def _norm(norm: nn.Module, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -152,11 +148,9 @@ def _logits_grid(real: RealLayer, x: Grid) -> Grid:
 
 def _stored(where: str, node: Node, real: RealLayer, grids: dict[str, Grid]) -> StoredLayer:
     x, y = grids[node.inputs[0]], grids[node.name]
-    encoded = real.encoded
-    scale_codes = None if encoded.scale_codes is None else encoded.scale_codes.numpy()
     try:
         rescale = rescale_for(real.gain * x.step / y.step, real.offset / y.step, real.bound(x))
     except ValueError as error:
         raise InputError(where, [f"{node.name}: {error} (train again with a lower rate)"]) from error
-    packed = pack_codes(real.fmt, encoded.codes.numpy(), scale_codes)
-    return StoredLayer(*packed, encoded.scale.numpy(), *rescale)
+    packed = pack_all(real.encoded.fmt, real.encoded.stored())
+    return StoredLayer(*packed, real.encoded.scale.numpy(), *rescale)

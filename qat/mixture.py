@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 
-from qat.schemes import Codebook, Quantizer, make_quantizer
-from qat.schemes.base import require_finite
+from qat.quantizer import Quantizer, require_finite
+from qat.schemes import Codebook, make_quantizer
 from workloads.format import parse_format
 
 
@@ -94,7 +94,7 @@ class Mixture(nn.Module):
         self._age += self.training
         for f in needed:
             if f not in self._kept:
-                self._kept[f] = Projection(*_quantizer(self.candidates[f]).project(w))
+                self._kept[f] = Projection(*_quantizer(self.candidates[f]).value(w))
         kept = {f: self._kept[f] for f in needed}
         if self.refresh_every == 1:
             self._kept.clear()
@@ -122,7 +122,7 @@ class _Mix(torch.autograd.Function):
         own: list[Tensor | None] = []
         for f, candidate in enumerate(mixture.candidates):
             if ctx.shares[f] > 0 and _trained(candidate):
-                gradients = candidate.parameter_gradients(grad, ctx.projections[f].saved)
+                gradients = _quantizer(candidate).gradients(grad, ctx.projections[f].saved)[1:]
                 own += [gradient * ctx.shares[f] for gradient in gradients]
             else:
                 own += [None] * len(_trained(candidate))

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cimsim.table import CostTable
-from qat.attach import calibrate, parameter_groups, quantize_activations
+from qat.attach import parameter_groups
+from qat.inputs import attach_inputs, calibrate
 from qat.mixture import Mixture, relax
 from qat.train import Part, Score, Tick, TrainingData, batches, one_cycle, score, set_rate, step_on
 from workloads.errors import RunError
@@ -74,7 +75,7 @@ def supernet(
     """
     calibration = part.images(slice(0, num_calibration))
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    quantize_activations(model, dict.fromkeys(candidates, bits), calibration[:1])
+    attach_inputs(model, dict.fromkeys(candidates, bits), calibration[:1])
     calibrate(model, calibration, input_step=part.input_step(bits))
     return relax(model, candidates, seed=seed)
 

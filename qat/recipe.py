@@ -16,20 +16,20 @@ class Recipe(Frozen):
 
     # Linear formats.
     linear: Literal["lsq", "ewgs", "dorefa"] = "lsq"
-    ewgs_delta: float = Field(default=1e-3, ge=0, le=1)
+    ewgs_factor: float = Field(default=1e-3, ge=0, le=1)  # delta: how much the rounding error turns the gradient
 
     # Codebook formats.
     vector: Literal["top1", "dkm", "gumbel", "universal"] = "top1"
-    assignment: Literal["cosine", "cosine-abs", "euclid", "joint"] = "cosine"  # joint: of index and scale code
+    assignment: Literal["cosine", "euclid", "joint"] = "cosine"  # joint: of index and scale code
     estimator: Literal["identity", "softmax", "ewgs", "none"] = "identity"  # gradient through the hard choice
     codebook: Literal["gradient", "ema", "frozen"] = "gradient"
-    ema_decay: float = Field(default=0.99, gt=0, lt=1)
+    ema_momentum: float = Field(default=0.99, gt=0, lt=1)
     revival: bool = True
     init: Literal["kmeans++", "sr-kmeans", "hessian", "random"] = "kmeans++"
     temperature: float = Field(default=0.1, gt=0)  # of softmax, DKM and Gumbel
     iterations: int = Field(default=5, ge=1, le=100)  # of DKM
     candidates: int = Field(default=8, ge=2, le=256)  # of a vector, in a universal codebook
-    freeze_above: float = Field(default=0.9999, gt=0.5, lt=1)  # ratio at which a vector's choice is final
+    freeze_ratio: float = Field(default=0.9999, gt=0.5, lt=1)  # at which a vector's choice is final
 
     # Lattice formats.
     overload: Literal["saturate", "wrap", "unbounded"] = "saturate"  # unbounded: as published, never exported
@@ -51,7 +51,6 @@ RECIPES = {
     "ewgs": Recipe(linear="ewgs", estimator="ewgs"),
     "dorefa": Recipe(linear="dorefa"),
     "cosine": Recipe(assignment="cosine"),
-    "cosine-abs": Recipe(assignment="cosine-abs"),
     "euclid": Recipe(assignment="euclid"),
     "joint": Recipe(assignment="joint"),
     "softmax": Recipe(estimator="softmax"),

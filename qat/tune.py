@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from cimsim.study import Training
-from qat.attach import calibrate, parameter_groups, quantize
+from qat.attach import parameter_groups, quantize
+from qat.inputs import calibrate
 from qat.schemes import Codebook
 from qat.train import Tick, TrainingData, batches, one_cycle, score, set_rate, step_on
 from workloads.plan import Plan

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.codec import decode_integers, decode_weight, from_vectors, pack, to_rows, to_vectors, unpack
+from workloads.codec import Codes, decode_integers, decode_weight, from_vectors, pack, to_rows, to_vectors, unpack
 from workloads.format import DEFAULT_FORMATS, parse_format
 from workloads.lattice import SHIFTS, TIE_DITHER, basis, class_index, lattice_table, nearest_point
 from workloads.layer import Layer
@@ -64,47 +64,34 @@ def test_a_stream_of_wrong_length_is_refused():
         unpack(np.zeros(3, np.uint8), 5, 3)
 
 
-@pytest.mark.parametrize("name", [*DEFAULT_FORMATS, "vq-8x256-e4-s2", "e8-q3", "d4-q3"])
-@pytest.mark.parametrize("shape", [(6, 1, 5, 5), (16, 6, 5, 5), (10, 84)])
-def test_the_format_counts_the_bits_that_are_packed(name, shape):
-    fmt = parse_format(name)
-    kernel = shape[2:] or (1, 1)
-    layer = Layer(name="l", kind="conv", in_channels=shape[1], out_channels=shape[0], in_size=(9, 9), kernel=kernel)
-    codes = np.zeros(to_vectors(np.zeros(shape), fmt.vector_length).shape[:2], np.int64)
-    assert codes.size == fmt.num_codes(layer)
-    num_bytes = len(pack(codes, fmt.code_bits)) + 4 * len(codes)
-    if fmt.scale_bits:
-        num_bytes += len(pack(codes, fmt.scale_bits))
-    assert fmt.bits(layer).total == 8 * num_bytes
-
-
 def test_linear_codes_are_twos_complement():
     fmt = parse_format("linear-4")
     signed = np.arange(-8, 8)[None]
-    np.testing.assert_array_equal(decode_integers(fmt, signed), signed)
-    np.testing.assert_array_equal(decode_integers(fmt, unpack(pack(signed, 4), 4, 16)[None]), signed)
+    np.testing.assert_array_equal(decode_integers(fmt, Codes(signed), (1, 16)), signed)
+    unsigned = unpack(pack(signed, 4), 4, 16)[None]
+    np.testing.assert_array_equal(decode_integers(fmt, Codes(unsigned), (1, 16)), signed)
 
 
 def test_vq_decodes_entry_times_scale_code_without_padding():
     fmt = parse_format("vq-2x4-e4-s1")
     table = np.array([[1, 2], [3, 4], [5, 6], [-7, 7]])
-    integers = decode_integers(fmt, np.array([[3, 0]]), table, np.array([[2, 1]]), num_inputs=3)
+    integers = decode_integers(fmt, Codes(np.array([[3, 0]]), np.array([[2, 1]])), (1, 3), table)
     assert integers.dtype == np.int32 and integers.tolist() == [[-14, 14, 1]]
-    weight = decode_weight(integers, np.array([0.5], np.float32), (1, 3))
+    weight = decode_weight(fmt, integers, np.array([0.5], np.float32), (1, 3))
     assert weight.tolist() == [[-7, 7, 0.5]]
 
 
 def test_decoding_names_what_is_missing_or_out_of_range():
     fmt, codes = parse_format("vq-2x4-e4-s1"), np.array([[0]])
     with pytest.raises(ValueError, match="a codebook is needed"):
-        decode_integers(fmt, codes)
+        decode_integers(fmt, Codes(codes), (1, 2))
     table = np.zeros((4, 2), int)
     with pytest.raises(ValueError, match="scale codes are needed"):
-        decode_integers(fmt, codes, table)
+        decode_integers(fmt, Codes(codes), (1, 2), table)
     with pytest.raises(ValueError, match="scale code = 0 to 0: must be 1 to 2"):
-        decode_integers(fmt, codes, table, codes)
+        decode_integers(fmt, Codes(codes, codes), (1, 2), table)
     with pytest.raises(ValueError, match="code = 4 to 4: must be 0 to 3"):
-        decode_integers(fmt, codes + 4, table, codes + 1)
+        decode_integers(fmt, Codes(codes + 4, codes + 1), (1, 2), table)
 
 
 @pytest.mark.parametrize("lattice", ["d4", "e8"])

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from cimsim.functional import ArrayNumbers, lossless_adc_bits
 from qat.artifact import Artifact, load
-from qat.attach import activation_quantizers, calibrate, quantize
+from qat.attach import quantize
+from qat.inputs import activation_quantizers, calibrate
 from qat.evaluate import accuracy, calibrate_adc, collect, layer_outputs, run
 from qat.export import export
 from workloads.capture import capture

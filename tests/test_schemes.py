@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qat.kernels import best_match, e8_code, encode_e8, sum_by_index
 from qat.schemes import Codebook, Encoded, Quantizer, make_quantizer
-from qat.schemes.base import from_vectors, vectors
+from qat.quantizer import from_vectors, vectors
 from qat.schemes.lattice import LatticeQuantizer
 from qat.schemes.linear import LinearQuantizer
 from qat.schemes.vector import VectorQuantizer

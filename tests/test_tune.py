@@ -13,7 +13,8 @@ from trained_digits import DATA, LAYERS, SETTINGS, network, same_state, trained
 
 from cimsim.study import Training
 from qat.activation import ActivationQuantizer
-from qat.attach import activation_quantizers, quantizers
+from qat.attach import quantizers
+from qat.inputs import activation_quantizers
 from qat.evaluate import accuracy, run
 from qat.export import export
 from qat.schemes import Codebook

@@ -1,21 +1,38 @@
 """What a stored weight means: vectors, packed codes, and the integers and real numbers they decode to.
 
-The one definition. A weight [O, C/g, kh, kw] (or [O, I]) is read per output in im2col order
-(kh, kw, channel; channel fastest), padded with zeros to a multiple of d, and cut into n vectors of d.
-A real weight is always (array integer) x (float32 scale of its output).
+The one definition. An array holds a weight [O, C/g, kh, kw] (or [O, I]) as rows [O, I] in im2col order (kh, kw,
+channel; channel fastest). A format cuts it into vectors of d, zero-padded at the end of each row of vectors:
+`in` along the im2col order of one output, `kernel` along (channel, kh, kw) of one output (so d = 9 is one 3x3
+kernel), `out` along the outputs that one input feeds, `flat` through the whole tensor in memory order.
+A real weight is always (array integer) x (float32 scale of its output, or of its tensor).
 """
 
 from __future__ import annotations
 
-from math import ceil
+from collections.abc import Callable
+from math import ceil, prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workloads.format import WeightFormat
-from workloads.lattice import lattice_table
+from workloads.format import POOL_GROUP, WeightFormat, num_kept
+from workloads.lattices import lattice_code
+from workloads.rotation import unrotate
 
 _CHUNK = 1 << 19  # codes expanded to bits at a time; a multiple of 8, so chunks end on whole bytes
+
+
+class Codes(NamedTuple):
+    """The integers of one stored weight: `codes` [R, n] (or [R, n, M] with M codes per vector), unsigned.
+
+    `scale_codes`: multiples 1 .. 2^s per vector or group, signed where the format says so; a pool's two
+    multiples. `errors`: a pool's signs, -1 or 1, [O, inputs kept].
+    """
+
+    codes: NDArray
+    scale_codes: NDArray | None = None
+    errors: NDArray | None = None
 
 
 def to_rows(weight: ArrayLike) -> NDArray:
@@ -30,17 +47,26 @@ def from_rows(rows: NDArray, shape: tuple[int, ...]) -> NDArray:
     return np.ascontiguousarray(np.moveaxis(rows.reshape(outputs, *kernel, channels), -1, 1))
 
 
-def to_vectors(weight: ArrayLike, d: int) -> NDArray:
-    """Weight [O, ...] -> vectors [O, n, d], zero-padded at the end of each output."""
-    rows = to_rows(weight)
-    padding = -rows.shape[1] % d
-    return np.pad(rows, ((0, 0), (0, padding))).reshape(len(rows), -1, d)
+def to_vectors(weight: ArrayLike, d: int, axis: str = "in") -> NDArray:
+    """Weight [O, ...] -> vectors [R, n, d], zero-padded at the end of each row."""
+    weight = np.asarray(weight)
+    if axis == "in":
+        rows = to_rows(weight)
+    elif axis == "out":
+        rows = to_rows(weight).T
+    else:
+        rows = weight.reshape(len(weight) if axis == "kernel" else 1, -1)
+    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % d))).reshape(len(rows), -1, d)
 
 
-def from_vectors(vectors: NDArray, shape: tuple[int, ...]) -> NDArray:
-    """Vectors [O, n, d] -> weight of `shape`, padding dropped; inverse of `to_vectors`."""
-    rows = vectors.reshape(shape[0], -1)[:, : int(np.prod(shape[1:]))]
-    return from_rows(rows, shape)
+def from_vectors(vectors: NDArray, shape: tuple[int, ...], axis: str = "in") -> NDArray:
+    """Vectors [R, n, d] -> weight of `shape`, padding dropped; inverse of `to_vectors`."""
+    rows = vectors.reshape(len(vectors), -1)
+    if axis == "in":
+        return from_rows(rows[:, : prod(shape[1:])], shape)
+    if axis == "out":
+        return from_rows(rows[:, : shape[0]].T, shape)
+    return rows[:, : prod(shape) // len(rows)].reshape(shape)
 
 
 def pack(codes: ArrayLike, bits: int) -> NDArray[np.uint8]:
@@ -73,38 +99,126 @@ def _unpack_chunk(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray:
     return octets.view("<u2")[:, 0]
 
 
-def decode_integers(
-    fmt: WeightFormat,
-    codes: NDArray,
-    table: NDArray | None = None,
-    scale_codes: NDArray | None = None,
-    num_inputs: int | None = None,
-) -> NDArray[np.int32]:
-    """Codes [O, n] -> array integers [O, I] in im2col order.
+class Packed(NamedTuple):
+    """`Codes` as bytes, each stream padded to whole bytes; streams that a format lacks are empty."""
 
-    linear: the code itself in two's complement (signed or unsigned codes are accepted). vq: entry of
-    `table` [K, d], times `scale_codes` [O, n] in 1..2^s where the format has scale bits. lattice: the
-    lattice's own table. `num_inputs` is I; without it the padding stays. Raises ValueError where a code or
-    scale code is out of range or missing.
-    """
-    if fmt.kind == "linear":
-        half = 1 << (fmt.code_bits - 1)
-        return (((codes + half) & (2 * half - 1)) - half).astype(np.int32)[:, :num_inputs]
-    entries = lattice_table(fmt.lattice, fmt.radix) if fmt.kind == "lattice" else table
-    if entries is None:
-        raise ValueError(f"{fmt.name}: a codebook is needed to decode")
-    _require_range(f"{fmt.name}: code", codes, 0, len(entries) - 1)
-    vectors = np.asarray(entries, np.int32)[codes]
+    codes: NDArray[np.uint8]
+    scale_codes: NDArray[np.uint8]
+    errors: NDArray[np.uint8]
+
+
+def pack_all(fmt: WeightFormat, stored: Codes) -> Packed:
+    """A weight's streams. Of a scale code the magnitude is stored less one; its sign, if any, is the top bit."""
+    none = np.zeros(0, np.uint8)
+    scale_codes, errors = none, none
+    if stored.scale_codes is not None:
+        top = 1 << (fmt.scale_bits - 1) if fmt.signed_scale else 0
+        words = np.abs(stored.scale_codes) - 1 + top * (stored.scale_codes < 0)
+        scale_codes = pack(words, fmt.scale_bits)
+    if stored.errors is not None:
+        errors = pack(stored.errors > 0, 1)
+    return Packed(pack(stored.codes, fmt.code_bits), scale_codes, errors)
+
+
+def unpack_all(fmt: WeightFormat, packed: Packed, shape: tuple[int, ...]) -> Codes:
+    """Inverse of `pack_all` for a weight of `shape`; linear codes stay unsigned. Raises ValueError for wrong lengths."""
+    codes_shape, scale_shape = fmt.code_shape(shape), fmt.scale_shape(shape)
+    codes = unpack(packed.codes, fmt.code_bits, prod(codes_shape) * fmt.codes_per_vector)
+    codes = codes.reshape(*codes_shape, *([fmt.codes_per_vector] if fmt.codes_per_vector > 1 else []))
+    scale_codes = None
     if fmt.scale_bits:
-        vectors = vectors * _checked_scale_codes(fmt, scale_codes)[..., None]
-    return vectors.reshape(len(codes), -1)[:, :num_inputs]
+        words = unpack(packed.scale_codes, fmt.scale_bits, prod(scale_shape)).reshape(scale_shape)
+        top = 1 << (fmt.scale_bits - 1) if fmt.signed_scale else 1 << fmt.scale_bits
+        scale_codes = np.where(words >= top, -(words - top + 1), words + 1)
+    errors = None
+    if fmt.kind == "pool":
+        errors = 2 * unpack(packed.errors, 1, fmt.num_errors(shape)).reshape(shape[0], -1) - 1
+    return Codes(codes, scale_codes, errors)
 
 
-def _checked_scale_codes(fmt: WeightFormat, scale_codes: NDArray | None) -> NDArray[np.int32]:
-    if scale_codes is None:
+def decode_integers(
+    fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table: NDArray | None = None
+) -> NDArray[np.int32]:
+    """The array integers [O, I], in im2col order, of a stored weight [O, ...] of `shape`.
+
+    `table`: the codebook's entries [K, d], or [M, K, d] with M books. Raises ValueError where a code or scale
+    code is out of range or missing.
+    """
+    return _DECODERS[fmt.kind](fmt, stored, shape, table)
+
+
+def _decode_linear(fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table: NDArray | None) -> NDArray:
+    """Two's complement (signed or unsigned codes are accepted), or odd; times the multiple of its group."""
+    half = 1 << (fmt.code_bits - 1)
+    integers = (((stored.codes + half) & (2 * half - 1)) - half).astype(np.int32)
+    if fmt.is_odd:
+        integers = 2 * integers + 1
+    if fmt.group:
+        multiples = np.repeat(_checked_multiples(fmt, stored), fmt.group, axis=1)
+        integers = integers * multiples[:, : integers.shape[1]]
+    return integers
+
+
+def _decode_vq(fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table: NDArray | None) -> NDArray:
+    if table is None:
+        raise ValueError(f"{fmt.name}: a codebook is needed to decode")
+    _require_range(f"{fmt.name}: code", stored.codes, 0, fmt.num_entries - 1)
+    books = np.asarray(table, np.int32).reshape(fmt.codes_per_vector, fmt.num_entries, fmt.vector_length)
+    codes = stored.codes.reshape(*stored.codes.shape[:2], -1)
+    vectors = sum(book[codes[..., i]] for i, book in enumerate(books))
+    if fmt.scale_bits:
+        vectors = vectors * _checked_multiples(fmt, stored)[..., None]
+    return to_rows(from_vectors(vectors, shape, fmt.axis))
+
+
+def _decode_lattice(fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table: NDArray | None) -> NDArray:
+    code = lattice_code(fmt.code)
+    digits = stored.codes.reshape(-1, fmt.codes_per_vector)
+    _require_range(f"{fmt.name}: code", digits, 0, round(code.num_codewords ** (1 / fmt.codes_per_vector)) - 1)
+    vectors = code.decode(digits).reshape(*stored.codes.shape[:2], fmt.vector_length)
+    return to_rows(from_vectors(vectors, shape, fmt.axis))
+
+
+def _decode_pool(fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table: NDArray | None) -> NDArray:
+    """multiple 0 x pool column + multiple 1 x error sign; code c of output o is a column of o's part of the pool."""
+    if table is None:
+        raise ValueError(f"{fmt.name}: a pool is needed to decode")
+    _require_range(f"{fmt.name}: code", stored.codes, 0, POOL_GROUP - 1)
+    multiples = _checked_multiples(fmt, stored)
+    columns = pool_parts(shape[0], fmt.num_entries)[:, None] * POOL_GROUP + stored.codes
+    inputs = prod(shape[1:])
+    integers = multiples[0] * np.asarray(table, np.int32)[columns].reshape(shape[0], -1)[:, :inputs]
+    if stored.errors is None:
+        raise ValueError(f"{fmt.name}: error signs are needed to decode")
+    integers[:, error_rows(inputs, fmt.pruned_percent)] += multiples[1] * stored.errors.astype(np.int32)
+    return integers
+
+
+def error_rows(inputs: int, pruned_percent: int) -> NDArray[np.int64]:
+    """The inputs of each output whose error signs are stored, evenly spread; the others have no error row."""
+    kept = num_kept(inputs, pruned_percent)
+    return np.arange(kept) * inputs // max(1, kept)
+
+
+def pool_parts(outputs: int, size: int) -> NDArray[np.int64]:
+    """Which part of the pool each output takes its columns from, [O]: groups of outputs go round the parts."""
+    return np.arange(outputs) // POOL_GROUP % (size // POOL_GROUP)
+
+
+_DECODERS: dict[str, Callable[..., NDArray[np.int32]]] = {
+    "linear": _decode_linear,
+    "vq": _decode_vq,
+    "lattice": _decode_lattice,
+    "pool": _decode_pool,
+}
+
+
+def _checked_multiples(fmt: WeightFormat, stored: Codes) -> NDArray[np.int32]:
+    if stored.scale_codes is None:
         raise ValueError(f"{fmt.name}: scale codes are needed to decode")
-    _require_range(f"{fmt.name}: scale code", scale_codes, 1, 1 << fmt.scale_bits)
-    return scale_codes.astype(np.int32)
+    magnitude_bits = fmt.scale_bits - fmt.signed_scale
+    _require_range(f"{fmt.name}: scale code", np.abs(stored.scale_codes), 1, 1 << magnitude_bits)
+    return stored.scale_codes.astype(np.int32)
 
 
 def _require_range(what: str, values: NDArray, low: int, high: int) -> None:
@@ -112,6 +226,14 @@ def _require_range(what: str, values: NDArray, low: int, high: int) -> None:
         raise ValueError(f"{what} = {values.min()} to {values.max()}: must be {low} to {high}")
 
 
-def decode_weight(integers: NDArray, scale: NDArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Array integers [O, I] and float32 scales [O] -> the real weight of `shape`."""
-    return from_rows(integers.astype(np.float32) * scale.astype(np.float32)[:, None], shape)
+def decode_weight(
+    fmt: WeightFormat, integers: NDArray, scale: NDArray, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Array integers [O, I] and float32 scales [O] or [1] -> the real weight of `shape`.
+
+    With rotated inputs the array holds the rotated weight; the weight that it amounts to is turned back, exactly.
+    """
+    values = integers.astype(np.float32)
+    if fmt.rotation:
+        values = unrotate(values, fmt.rotation)
+    return from_rows(values * scale.astype(np.float32)[:, None], shape)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -33,6 +36,22 @@ class LayerPlan(Frozen):
         return parse_format(self.format)
 
 
+def weight_layers(model: Any) -> list[str]:
+    """Names of the weight layers of a Network, or of a torch module: those whose `weight` has two dimensions or more.
+
+    An attention with one joint input projection counts as its `q_proj`, `k_proj`, `v_proj` and `out_proj`.
+    """
+    if isinstance(model, Network):
+        return [layer.name for layer in model.layers]
+    names = []
+    for name, module in model.named_modules():
+        if hasattr(module, "in_proj_weight"):
+            names += [f"{name}.{part}" for part in ("q_proj", "k_proj", "v_proj")]
+        if getattr(getattr(module, "weight", None), "ndim", 0) >= 2:
+            names.append(name)
+    return names
+
+
 class Plan(Frozen):
     """Layer name -> choices, for every weight layer of `network`."""
 
@@ -41,14 +60,25 @@ class Plan(Frozen):
     sharing: Literal["network", "layer"] = "network"  # who shares a codebook
 
     @classmethod
-    def uniform(cls, network: Network, fmt: str, skip: dict[str, str] | None = None, **choices) -> Plan:
-        """Every layer in `fmt`, except `skip`: layer name -> its own format."""
-        own = skip or {}
-        unknown = sorted(set(own) - {layer.name for layer in network.layers})
-        if unknown:
-            raise ValueError(f"skip names unknown layers {unknown}")
-        layers = {layer.name: LayerPlan(format=own.get(layer.name, fmt), **choices) for layer in network.layers}
-        return cls(network=network.name, layers=layers)
+    def uniform(
+        cls, model: Any, fmt: str, skip: Sequence[str] = (), rules: Mapping[str, str] = MappingProxyType({}), **choices: Any
+    ) -> Plan:
+        """Every weight layer in `fmt`, but those that match a pattern of `rules` (pattern -> format, the last wins).
+
+        `model` is a Network or a torch module; layers that match a pattern of `skip` stay float, and are missing.
+        Patterns are as in file names (`layer4.*`). Raises ValueError for a pattern that matches no layer.
+        """
+        names = weight_layers(model)
+        unmatched = [pattern for pattern in (*skip, *rules) if not fnmatch.filter(names, pattern)]
+        if unmatched:
+            raise ValueError(f"patterns {unmatched}: must match one of the layers {names}")
+        formats = {}
+        for name in names:
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in skip):
+                matching = [own for pattern, own in rules.items() if fnmatch.fnmatchcase(name, pattern)]
+                formats[name] = [fmt, *matching][-1]
+        layers = {name: LayerPlan(format=own, **choices) for name, own in formats.items()}
+        return cls(network=getattr(model, "name", type(model).__name__.lower()), layers=layers)
 
     def format_of(self, layer_name: str) -> WeightFormat:
         return self.layers[layer_name].weight_format

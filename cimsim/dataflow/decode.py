@@ -18,6 +18,10 @@ def refusal(fmt: WeightFormat, chip: Chip) -> str:
     """Why this dataflow cannot serve the format on this chip; empty if it can."""
     if fmt.kind == "linear":
         return f"{fmt.name} has no codes to decode"
+    if fmt.kind == "pool":
+        return f"{fmt.name} keeps a pool in the arrays: no dataflow does so yet"
+    if fmt.axis != "in":
+        return f"{fmt.name} cuts vectors along {fmt.axis!r}: the assembly buffer gathers them along inputs only"
     if fmt.kind == "lattice":
         return _lattice_refusal(fmt, chip)
     rom = chip.part("codebook_rom")
@@ -45,7 +49,7 @@ def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> tuple[tupl
             LoadJob(
                 blocks=ceil(piece.rows / fmt.vector_length),
                 codes_per_block=piece.outputs,
-                code_bits=fmt.code_bits + fmt.scale_bits,
+                code_bits=fmt.vector_bits + fmt.scale_bits,
                 index_width=rates.load_width_bits(chip),
                 ports=part.component.ports,
                 latency=part.component.latency_cycles,
@@ -72,9 +76,10 @@ def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Ch
         ("crossbar", "", "write_cell"): written_cells(placement),
     })  # fmt: skip
     if fmt.kind == "lattice":
-        count["lattice_decoder", "", "decode"] = codes
+        count["lattice_decoder", "", "decode"] = codes * fmt.codes_per_vector
     else:
-        count["codebook_rom", "", "read_bit"] = values * fmt.entry_bits
-    if fmt.scale_bits:
-        count["digital", "activation", "op"] = values
+        count["codebook_rom", "", "read_bit"] = values * fmt.entry_bits * fmt.codes_per_vector
+    adds = (fmt.codes_per_vector - 1) + (fmt.scale_bits > 0)  # of books or digits, and the scale code's product
+    if adds:
+        count["digital", "activation", "op"] = values * adds
     return count

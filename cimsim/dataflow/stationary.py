@@ -42,8 +42,11 @@ def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> tuple[tupl
 def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip) -> Actions:
     """Actions of one load, beside the outer memory's."""
     bits = fmt.bits(layer).total
-    return Counter({
+    count: Actions = Counter({
         (*code_store(chip), "write_bit"): bits,
         (*code_store(chip), "read_bit"): bits,
         ("crossbar", "", "write_cell"): written_cells(placement),
     })  # fmt: skip
+    if fmt.group:  # each number is multiplied by its group's scale code
+        count["digital", "activation", "op"] = layer.num_weights
+    return count

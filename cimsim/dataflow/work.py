@@ -40,7 +40,7 @@ class LayerWork(NamedTuple):
 
 def sum_bits(layer: Layer, fmt: WeightFormat, activation_bits: int) -> int:
     """Width of a full dot product: input + weight + ceil(log2 of its length)."""
-    return activation_bits + fmt.array_bits + ceil(log2(max(2, layer.num_inputs)))
+    return fmt.input_bits(activation_bits) + fmt.array_bits + ceil(log2(max(2, layer.num_inputs)))
 
 
 def input_bits(layer: Layer, activation_bits: int) -> int:
@@ -70,7 +70,7 @@ def array_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip,
     crossbar, pace = rates.crossbar(chip), placement.widest
     rate = rates.converter_rate_hz(chip)
     stage = {name: rates.ticks(duration, rate) for name, duration in rates.pipeline_ps(chip).items()}
-    fetch_ps = rates.bus_ps(chip, placement.tile_fetched_rows * activation_bits)
+    fetch_ps = rates.bus_ps(chip, placement.tile_fetched_rows * fmt.input_bits(activation_bits))
     sums = ceil(placement.unit_sums * placement.tile_arrays / placement.num_arrays)
     outputs = min(layer.num_outputs, ceil(placement.tile_arrays / placement.row_tiles) * pace.outputs)
     finish_ps = max(
@@ -79,7 +79,7 @@ def array_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip,
     )
     return ArrayJob(
         vectors=layer.num_positions,
-        reads=ceil(activation_bits / rates.dac_bits(chip)) * ceil(pace.rows / crossbar.rows_on),
+        reads=ceil(fmt.input_bits(activation_bits) / rates.dac_bits(chip)) * ceil(pace.rows / crossbar.rows_on),
         conversions=pace.columns * rates.arrays_per_adc(chip, placement.num_arrays),
         adcs=rates.adcs_per_array(chip),
         read_ticks=rates.ticks(crossbar.read_ps, rate),
@@ -93,7 +93,7 @@ def array_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip,
 
 def compute_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Actions:
     """How often each part of the layer's tiles acts for one image: arrays, converters, registers, buffers, sums."""
-    positions, steps = layer.num_positions, ceil(activation_bits / rates.dac_bits(chip))
+    positions, steps = layer.num_positions, ceil(fmt.input_bits(activation_bits) / rates.dac_bits(chip))
     reads = positions * steps
     rows_on = rates.crossbar(chip).rows_on
     count: Actions = Counter()
@@ -106,7 +106,9 @@ def compute_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip:
         count["shift_add", "unit", "add"] += conversions
     sent = input_bits(layer, activation_bits) * deliveries(layer, placement, chip, activation_bits)
     count["buffer", "tile", "write_bit"] += sent * placement.num_tiles
-    _count_operands(count, positions * placement.fetched_rows * activation_bits)
+    _count_operands(count, positions * placement.fetched_rows * fmt.input_bits(activation_bits))
+    if fmt.rotation:  # a fast Hadamard transform adds log2(block) times per operand, as it is fetched
+        count["digital", "activation", "op"] += positions * placement.fetched_rows * (fmt.rotation.bit_length() - 1)
     _count_sums(count, placement, positions, layer.num_outputs, sum_bits(layer, fmt, activation_bits))
     _count_results(count, positions * layer.num_outputs, activation_bits)
     return count

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from qat.codebook import Codebook
+from qat.quantizer import Encoded, Quantizer
 from qat.recipe import DEFAULT, Recipe
-from qat.schemes.base import Encoded, Quantizer
 from qat.schemes.lattice import LatticeQuantizer
 from qat.schemes.linear import LinearQuantizer
-from qat.schemes.vector import Codebook, VectorQuantizer
+from qat.schemes.vector import VectorQuantizer
 from workloads.format import WeightFormat
 
 __all__ = ["SCHEMES", "Codebook", "Encoded", "Quantizer", "make_quantizer"]

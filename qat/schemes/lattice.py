@@ -11,17 +11,13 @@ from torch import Tensor
 
 from qat.kernels import best_match, e8_code, encode_e8
 from qat.recipe import DEFAULT, Recipe
-from qat.schemes.base import MIN_SCALE, Encoded, Quantizer, from_vectors, per_channel, require_finite, vectors
+from qat.quantizer import MIN_SCALE, Encoded, Projected, Quantizer, from_vectors, per_channel, require_finite, vectors
 from workloads.format import WeightFormat
-from workloads.lattice import GRID, lattice_table
+from workloads.lattice import GRID
+from workloads.lattices import lattice_code
 
 _MAX_EXHAUSTIVE = 256  # tables up to this size are searched whole
 
-# Deviation of a Gaussian channel, in lattice units, that gives the least error; the search starts here.
-_BEST_SIGMA = {
-    ("d4", 2): 0.76, ("d4", 3): 0.98, ("d4", 4): 1.22,
-    ("e8", 2): 0.63, ("e8", 3): 0.81, ("e8", 4): 1.01,
-}  # fmt: skip
 _SEARCH = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4)  # times the Gaussian value
 
 
@@ -32,8 +28,8 @@ class LatticeQuantizer(Quantizer):
     entries: Tensor
 
     def __init__(self, fmt: WeightFormat, weight: Tensor, recipe: Recipe = DEFAULT, book: None = None):
-        super().__init__(fmt)
-        entries = torch.from_numpy(lattice_table(fmt.lattice, fmt.radix).copy())
+        super().__init__(fmt, recipe)
+        entries = torch.from_numpy(lattice_code(fmt.code).table.copy())
         self.register_buffer("entries", entries.float(), persistent=False)
         self.register_buffer("factor", torch.ones(len(weight)))
         self.refresh(weight)
@@ -41,7 +37,7 @@ class LatticeQuantizer(Quantizer):
     def refresh(self, w: Tensor) -> None:
         """Picks each channel's factor anew: the least squared error over a small grid."""
         require_finite(w)
-        sigma = _BEST_SIGMA[self.fmt.lattice, self.fmt.radix]
+        sigma = lattice_code(self.fmt.code).sigma
         with torch.no_grad():
             factors = torch.tensor([1 / (GRID * sigma * times) for times in _SEARCH])
             errors = torch.stack([self._error(w, factor) for factor in factors])
@@ -50,26 +46,21 @@ class LatticeQuantizer(Quantizer):
     def _error(self, w: Tensor, factor: Tensor) -> Tensor:
         """Squared error of each channel [O] with this factor."""
         self.factor.fill_(factor)
-        return (self.project(w)[0] - w).square().flatten(1).sum(1)
+        integers, scale, _ = self.project(w)
+        return (integers * per_channel(scale, w) - w).square().flatten(1).sum(1)
 
     def scale(self, w: Tensor) -> Tensor:
         """Scale of each channel [O]."""
         rms = w.detach().square().flatten(1).mean(1).sqrt()
         return (rms * self.factor).clamp_min(MIN_SCALE)
 
-    def project(self, w: Tensor) -> tuple[Tensor, None]:
+    def project(self, w: Tensor) -> Projected:
         scale = self.scale(w)
-        integers = self.entries[self._codes(w, scale)]
-        return from_vectors(integers, w.shape) * per_channel(scale, w), None
+        return Projected(from_vectors(self.entries[self._codes(w, scale)], w.shape), scale)
 
-    def encode(self, w: Tensor) -> Encoded:
-        require_finite(w)
-        with torch.no_grad():
-            scale = self.scale(w)
-            return Encoded(self._codes(w, scale), scale)
-
-    def table(self) -> Tensor:
-        return self.entries.long()
+    def encode_rotated(self, w: Tensor) -> Encoded:
+        scale = self.scale(w)
+        return Encoded(self.fmt, tuple(w.shape), self._codes(w, scale), scale)
 
     def _codes(self, w: Tensor, scale: Tensor) -> Tensor:
         v = vectors(w.detach(), self.fmt.vector_length)
@@ -78,5 +69,5 @@ class LatticeQuantizer(Quantizer):
             book = self.entries / GRID
             codes = best_match(x, book, -book.square().sum(1) / 2)
         else:
-            codes = torch.from_numpy(encode_e8(x.numpy(), e8_code(self.fmt.radix)))
+            codes = torch.from_numpy(encode_e8(x.numpy(), e8_code(int(self.fmt.code[-1]))))
         return codes.view(len(w), -1)

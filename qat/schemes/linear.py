@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qat.recipe import DEFAULT, Recipe
-from qat.schemes.base import MIN_SCALE, Encoded, Quantizer, per_channel, require_finite, vectors
+from qat.quantizer import MIN_SCALE, Encoded, Projected, Quantizer, per_channel, require_finite, vectors
 from workloads.format import WeightFormat
 
 
@@ -29,7 +29,7 @@ class LinearQuantizer(Quantizer):
     """`step` [O] is learned; its absolute value is the scale."""
 
     def __init__(self, fmt: WeightFormat, weight: Tensor, recipe: Recipe = DEFAULT, book: None = None):
-        super().__init__(fmt)
+        super().__init__(fmt, recipe)
         self.q_n, self.q_p = 2 ** (fmt.code_bits - 1), 2 ** (fmt.code_bits - 1) - 1
         require_finite(weight)
         self.step = nn.Parameter(_initial_step(weight.detach(), self.q_p))
@@ -38,19 +38,17 @@ class LinearQuantizer(Quantizer):
         """Positive step per output channel, [O]."""
         return self.step.detach().abs().clamp_min(MIN_SCALE)
 
-    def project(self, w: Tensor) -> tuple[Tensor, _Saved]:
+    def project(self, w: Tensor) -> Projected:
         scale = per_channel(self.scale(), w)
         ratio = w / scale
         codes = ratio.round().clamp_(-self.q_n, self.q_p)
         is_inside = (ratio >= -self.q_n) & (ratio <= self.q_p)
         sign = torch.where(self.step.detach() < 0, -1.0, 1.0)
-        return codes * scale, _Saved(codes, is_inside, codes - ratio.mul_(is_inside), sign)
+        return Projected(codes, self.scale(), _Saved(codes, is_inside, codes - ratio.mul_(is_inside), sign))
 
-    def encode(self, w: Tensor) -> Encoded:
-        require_finite(w)
-        with torch.no_grad():
-            _, saved = self.project(w)
-            return Encoded(vectors(saved.codes, 1).flatten(1).long(), self.scale().clone())
+    def encode_rotated(self, w: Tensor) -> Encoded:
+        codes = self.project(w).integers
+        return Encoded(self.fmt, tuple(w.shape), vectors(codes, 1).flatten(1).long(), self.scale().clone())
 
     def trained(self) -> tuple[nn.Parameter, ...]:
         return (self.step,)

@@ -1,8 +1,12 @@
-"""Vector quantization: d weights become one entry of a codebook, chosen by cosine and scaled by projection.
+"""Vector quantization: d weights become one entry of a codebook, or a sum of M entries, times a projected scale.
 
-Assignment: argmax_k <v, e_k> / ||e_k|| (signed cosine, top 1). Scale of a channel with scale codes m_i:
-s = sum <v_i, m_i e_i> / sum <m_i e_i, m_i e_i>, a constant to the gradient. Gradients: weight g (straight
-through); codeword c_k sum over its vectors of g_i * s * m_i / book scale, so exactly 0 if unused.
+Assignment (`Recipe.assignment`), v the vector among weights of root mean square 1, e an entry:
+`cosine` argmax <v, e> / |e|, top 1, of its size if scale codes are signed; `euclid` argmin |v - e|^2;
+`joint` argmin |v - m s e|^2 over entries and scale codes m. Several books: one after the other, on what the
+others leave (residual quantization), then each anew with the others in place.
+Scale of a channel: s = <w, z> / <z, z> with z the chosen integers, a constant to the gradient.
+Gradients: of the weight, see `Recipe.estimator`; of an entry, the sum over its vectors of g_i s m_i / unit,
+so exactly 0 if unused.
 """
 
 from __future__ import annotations
@@ -11,182 +15,164 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from qat.kernels import best_match, sum_by_index
+from qat.choice import Choice, choose, unit_for_multiples
+from qat.codebook import Book, Codebook, directions
+from qat.kernels import sum_by_index
+from qat.quantizer import (
+    MIN_SCALE,
+    Encoded,
+    Projected,
+    Quantizer,
+    channel_sums,
+    from_vectors,
+    per_channel,
+    require_finite,
+    root_mean_square,
+    rotated,
+    utilisation,
+    vectors,
+)
 from qat.recipe import DEFAULT, Recipe
-from qat.schemes.base import MIN_SCALE, Encoded, Quantizer, from_vectors, require_finite, vectors
 from workloads.format import WeightFormat
 
-_MAX_POOL = 65_536  # vectors a codebook is fitted to
-_MAX_SPREAD = 1024  # larger books start from random vectors instead of k-means++ ones
-_FIT_ROUNDS = 10
-_SCALE_ROUNDS = 3
-
-
-class Book(NamedTuple):
-    """A codebook as stored: integer entries (as floats) [K, d], and what a unit of them is worth."""
-
-    integers: Tensor
-    unit: Tensor
-
-
-class Codebook(nn.Module):
-    """Entries [K, d] of vectors whose channels have root mean square 1; shared by the layers that use it.
-
-    `counts` [K] holds how often each entry was used at the last `revive`.
-    """
-
-    counts: Tensor
-
-    def __init__(self, fmt: WeightFormat, entries: Tensor, seed: int = 0):
-        super().__init__()
-        self.fmt, self.seed = fmt, seed
-        self.entries = nn.Parameter(entries.clone())
-        self.register_buffer("counts", torch.zeros(len(entries)))
-
-    @classmethod
-    def fit(cls, fmt: WeightFormat, weights: list[Tensor], seed: int = 0) -> Codebook:
-        """k-means by cosine over the normalised vectors of all `weights` [O, ...] that will share the book."""
-        generator = torch.Generator().manual_seed(seed)
-        pool = torch.cat([normalised_vectors(w, fmt.vector_length) for w in weights])
-        pool = pool[torch.randperm(len(pool), generator=generator)[:_MAX_POOL]]
-        return cls(fmt, _fit_entries(pool, fmt.num_entries, generator), seed)
-
-    def stored(self) -> Book:
-        """The entries rounded to `entry_bits` signed bits."""
-        largest = 2 ** (self.fmt.entry_bits - 1) - 1
-        entries = self.entries.detach()
-        unit = entries.abs().max().clamp_min(MIN_SCALE) / largest
-        return Book((entries / unit).round().clamp_(-largest, largest), unit)
-
-    def revive(self, pool: Tensor, counts: Tensor, step: int) -> int:
-        """Replaces entries without use (`counts` [K] is 0) by random rows of `pool`; returns how many.
-
-        Deterministic from (seed, step). An optimizer's momentum of these entries is left as it is.
-        """
-        self.counts.copy_(counts)
-        dead = (counts == 0).nonzero().flatten()
-        if len(dead) and len(pool):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-            with torch.no_grad():
-                self.entries[dead] = pool[torch.randint(len(pool), (len(dead),), generator=generator)]
-        return len(dead) if len(pool) else 0
-
-
-def normalised_vectors(w: Tensor, d: int) -> Tensor:
-    """Nonzero vectors [N, d] of a weight, each channel divided by its root mean square."""
-    w = w.detach()
-    require_finite(w)
-    rms = w.square().flatten(1).mean(1).sqrt().clamp_min(MIN_SCALE)
-    v = (vectors(w, d) / rms[:, None, None]).flatten(0, 1)
-    return v[v.abs().amax(1) > 0]
-
-
-def _directions(entries: Tensor) -> Tensor:
-    return entries / entries.norm(dim=1, keepdim=True).clamp_min(1e-6)
-
-
-def _fit_entries(pool: Tensor, num_entries: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's rounds with cosine assignment; an entry is the mean of its vectors, so it has their length."""
-    if len(pool) <= num_entries:  # every vector its own entry; the rest are random directions
-        rest = torch.randn((num_entries - len(pool), pool.shape[1]), generator=generator)
-        return torch.cat([pool, rest])
-    entries = _spread_start(pool, num_entries, generator)
-    for _ in range(_FIT_ROUNDS):
-        index = best_match(pool, _directions(entries))
-        counts = torch.bincount(index, minlength=num_entries)[:, None]
-        means = sum_by_index(index, pool, num_entries) / counts.clamp_min(1)
-        picks = pool[torch.randint(len(pool), (num_entries,), generator=generator)]
-        entries = torch.where(counts > 0, means, picks)
-    return entries
-
-
-def _spread_start(pool: Tensor, num_entries: int, generator: torch.Generator) -> Tensor:
-    """k-means++ on the sphere: each next start is drawn in proportion to its angle from those before."""
-    if num_entries > _MAX_SPREAD:
-        return pool[torch.randperm(len(pool), generator=generator)[:num_entries]]
-    units = _directions(pool)
-    gap = torch.ones(len(pool))
-    chosen = []
-    for _ in range(num_entries):
-        chosen.append(int(torch.multinomial(gap.clamp_min(1e-9), 1, generator=generator)))
-        gap = torch.minimum(gap, 1 - units @ units[chosen[-1]])
-    return pool[chosen]
-
-
-class _Saved(NamedTuple):
-    codes: Tensor  # [O * n]
-    slope: Tensor  # d w_q / d entry of each vector, [O, n or 1, 1]
+_ROWS = 1 << 14  # vectors whose products with all entries are held at a time
 
 
 class _Fit(NamedTuple):
-    """A weight in terms of a book: codes and scale codes [O, n], scale [O], entries of the codes [O, n, d]."""
+    """A weight in terms of a book: the choice of each vector, the scale [O] or [1], and value / scale [O, ...]."""
 
-    codes: Tensor
-    multiples: Tensor | None
+    choice: Choice
     scale: Tensor
     integers: Tensor
+
+
+class _Saved(NamedTuple):
+    w: Tensor
+    fit: _Fit
+    book: Book
 
 
 class VectorQuantizer(Quantizer):
     """Quantizes with `book`; without one, a book of its own is fitted to the weight."""
 
     def __init__(self, fmt: WeightFormat, weight: Tensor, recipe: Recipe = DEFAULT, book: Codebook | None = None):
-        super().__init__(fmt)
+        super().__init__(fmt, recipe)
         require_finite(weight)
         if book is not None and book.fmt != fmt:
             raise ValueError(f"{fmt.name}: the codebook has format {book.fmt.name}: must be the same")
-        self.book = Codebook.fit(fmt, [weight]) if book is None else book
+        self.book = Codebook.fit(fmt, [weight.detach()], recipe=recipe) if book is None else book
 
-    def project(self, w: Tensor) -> tuple[Tensor, _Saved]:
+    def project(self, w: Tensor) -> Projected:
         book = self.book.stored()
         fit = self._fit(w, book)
-        scale = fit.scale[:, None, None]
-        integers, slope = fit.integers, scale / book.unit
-        if fit.multiples is not None:
-            integers, slope = integers * fit.multiples[..., None], slope * fit.multiples[..., None]
-        return from_vectors(integers * scale, w.shape), _Saved(fit.codes.flatten(), slope)
+        return Projected(fit.integers, fit.scale, _Saved(w, fit, book))
 
-    def encode(self, w: Tensor) -> Encoded:
-        require_finite(w)
-        fit = self._fit(w, self.book.stored())
-        multiples = None if fit.multiples is None else fit.multiples.long()
-        return Encoded(fit.codes, fit.scale, multiples)
+    def encode_rotated(self, w: Tensor) -> Encoded:
+        (entries, multiples), scale, _ = self._fit(w, self.book.stored())
+        shape = self.fmt.code_shape(tuple(w.shape))
+        codes = entries.view(*shape, -1) - torch.arange(self.fmt.codes_per_vector) * self.fmt.num_entries
+        codes = codes[..., 0] if self.fmt.codes_per_vector == 1 else codes
+        whole = None if multiples is None else multiples.view(shape).long()
+        return Encoded(self.fmt, tuple(w.shape), codes, scale, whole, table=self.book.table())
 
-    def table(self) -> Tensor:
-        return self.book.stored().integers.long()
+    def members(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """(entry index [N], vector [N, d]) of each use of an entry: what the book learns from after a step.
+
+        The vector is what the entry alone should be: without the scale code, and without the other books' entries.
+        """
+        w = rotated(w.detach().float(), self.fmt.rotation)
+        v = vectors(w / per_channel(root_mean_square(w, self.fmt), w), self.fmt.vector_length, self.fmt.axis)
+        v, book = v.flatten(0, 1), self.book.stored()
+        (entries, multiples), _, _ = self._fit(w, book)
+        is_used = v.abs().amax(1) > 0
+        v, entries = v[is_used], entries[is_used]
+        if multiples is not None:
+            v = v / (multiples[is_used] / multiples.abs().mean())
+        rest = (v - (book.integers * book.unit)[entries].sum(1))[:, None]
+        own = v[:, None] if entries.shape[1] == 1 else rest + (book.integers * book.unit)[entries]
+        return entries.flatten(), own.flatten(0, 1)
+
+    def statistics(self, w: Tensor) -> dict[str, float]:
+        """Share of entries in use and perplexity of the codes."""
+        return utilisation(self.encode(w).codes, self.fmt.num_entries)
 
     def trained(self) -> tuple[nn.Parameter, ...]:
-        return (self.book.entries,)
+        return (self.book.entries,) if self.book.entries.requires_grad else ()
+
+    def weight_gradient(self, grad: Tensor, saved: _Saved) -> Tensor:
+        estimator = self.recipe.estimator
+        if estimator == "none":
+            return torch.zeros_like(grad)
+        if estimator == "ewgs":
+            error = saved.w - saved.fit.integers * per_channel(saved.fit.scale, grad)
+            error = error / per_channel(root_mean_square(saved.w, self.fmt), grad)
+            return grad * (1 + self.recipe.ewgs_factor * grad.sign() * error)
+        if estimator == "softmax":
+            return from_vectors(self._soft_gradients(grad, saved)[0], grad.shape, self.fmt.axis)
+        return grad
 
     def parameter_gradients(self, grad: Tensor, saved: _Saved) -> tuple[Tensor, ...]:
-        rows = (vectors(grad, self.fmt.vector_length) * saved.slope).flatten(0, 1)
-        return (sum_by_index(saved.codes, rows, self.fmt.num_entries),)
+        if not self.trained():
+            return ()
+        entries, rows = saved.fit.choice.entries, self._upstream(grad, saved)
+        total = sum(sum_by_index(column, rows, len(saved.book.integers)) for column in entries.T)
+        if self.recipe.estimator == "softmax":
+            total = total + self._soft_gradients(grad, saved)[1]
+        assert isinstance(total, Tensor)
+        return (total / saved.book.unit,)
+
+    def _upstream(self, grad: Tensor, saved: _Saved) -> Tensor:
+        """Gradient of the integers of each vector [N, d]."""
+        rows = vectors(grad * per_channel(saved.fit.scale, grad), self.fmt.vector_length, self.fmt.axis).flatten(0, 1)
+        multiples = saved.fit.choice.multiples
+        return rows if multiples is None else rows * multiples
+
+    def _soft_gradients(self, grad: Tensor, saved: _Saved) -> tuple[Tensor, Tensor]:
+        """Of the vectors and of the integers, through A = onehot + softmax(l / tau) - sg(softmax(l / tau)), l cosines.
+
+        The mixture A C of the integers C has the value of the chosen one and the slope of the soft one.
+        """
+        v = vectors(saved.w, self.fmt.vector_length, self.fmt.axis)
+        flat, upstream, integers = v.flatten(0, 1), self._upstream(grad, saved), saved.book.integers
+        of_vectors, of_integers = torch.empty_like(flat), torch.zeros_like(integers)
+        for start in range(0, len(flat), _ROWS):
+            part = slice(start, start + _ROWS)
+            x, entries = flat[part].clone().requires_grad_(), integers.clone().requires_grad_()
+            with torch.enable_grad():
+                cosine = functional.normalize(x, eps=1e-6) @ directions(entries).T
+                soft = (cosine / self.recipe.temperature).softmax(1)
+                loss = (soft * (upstream[part] @ integers.T)).sum()
+            of_vectors[part], part_of_integers = torch.autograd.grad(loss, (x, entries))
+            of_integers += part_of_integers
+        return of_vectors.view_as(v), of_integers
 
     def _fit(self, w: Tensor, book: Book) -> _Fit:
-        v = vectors(w.detach(), self.fmt.vector_length)
-        codes = best_match(v.flatten(0, 1), _directions(book.integers)).view(v.shape[:2])
-        integers = book.integers[codes]
-        along = (v * integers).sum(-1)
-        lengths = integers.square().sum(-1)
-        multiples = _multiples(along, lengths, self.fmt.scale_bits) if self.fmt.scale_bits else None
-        if multiples is not None:
-            along, lengths = along * multiples, lengths * multiples.square()
-        return _Fit(codes, multiples, _ratio(along, lengths), integers)
+        """Chooses among vectors in units of the held scale, or of the root mean square."""
+        fmt, assignment = self.fmt, self.recipe.assignment
+        is_angle = assignment == "cosine" and fmt.axis in ("in", "kernel") and fmt.codes_per_vector == 1
+        if self.held is None and is_angle and not fmt.scale_bits:  # a vector's length does not matter
+            v, unit = w, book.unit
+        else:
+            reference = root_mean_square(w, fmt) if self.held is None else self.held
+            v, unit = w / per_channel(reference, w), book.unit if self.held is None else torch.tensor(1.0)
+        v = vectors(v, fmt.vector_length, fmt.axis).flatten(0, 1)
+        if self.held is None and fmt.scale_bits:
+            unit = unit_for_multiples(v, book.integers, unit, fmt, assignment)
+        choice = choose(v, book.integers, unit, fmt, assignment)
+        integers = from_vectors(self._integers(choice, book).view(*fmt.code_shape(tuple(w.shape)), -1), w.shape, fmt.axis)
+        return _Fit(choice, self._scale(w, integers), integers)
 
+    def _integers(self, choice: Choice, book: Book) -> Tensor:
+        """What the array holds for each vector [N, d], as floats."""
+        entries, multiples = choice
+        z = book.integers[entries[:, 0]] if entries.shape[1] == 1 else book.integers[entries].sum(1)
+        return z if multiples is None else z * multiples
 
-def _ratio(along: Tensor, lengths: Tensor) -> Tensor:
-    """Projection scale of each channel [O]; positive even if no vector points along its entry."""
-    return (along.sum(1) / lengths.sum(1).clamp_min(1.0)).clamp_min(MIN_SCALE)
-
-
-def _multiples(along: Tensor, lengths: Tensor, scale_bits: int) -> Tensor:
-    """Integer scale code 1..2^s of each vector [O, n], chosen in turns with the channel's scale."""
-    largest = 2**scale_bits
-    wanted = (along / lengths.clamp_min(1.0)).clamp_min(0)
-    base = wanted.mean(1, keepdim=True) * 2 / (1 + largest)
-    multiples = torch.ones_like(wanted)
-    for _ in range(_SCALE_ROUNDS):
-        multiples = (wanted / base.clamp_min(MIN_SCALE)).round().clamp_(1, largest)
-        base = _ratio(along * multiples, lengths * multiples.square())[:, None]
-    return multiples
+    def _scale(self, w: Tensor, integers: Tensor) -> Tensor:
+        """Projection of each channel, or of the tensor, on its integers; positive even if it points away."""
+        if self.held is not None:
+            return self.held
+        along, squares = channel_sums(w * integers, self.fmt), channel_sums(integers.square(), self.fmt)
+        return (along / squares.clamp_min(1.0)).clamp_min(MIN_SCALE)
