@@ -32,9 +32,9 @@ class Recipe(Frozen):
     freeze_ratio: float = Field(default=0.9999, gt=0.5, lt=1)  # at which a vector's choice is final
 
     # Lattice formats.
-    overload: Literal["saturate", "wrap", "unbounded"] = "saturate"  # unbounded: as published, never exported
-    point: Literal["exact", "babai"] = "exact"
-    lattice_scale: Literal["search", "learned", "sigma"] = "search"  # sigma: C_b standard deviations, as published
+    overload: Literal["saturate", "wrap"] = "saturate"  # wrap: a baseline, far off where a block is overloaded
+    lattice_scale: Literal["search", "learned", "sigma"] = "search"  # sigma: C_b deviations, as first published
+    max_overload_ratio: float = Field(default=1.0, gt=0, le=1)  # share of overloaded blocks above which scales grow
 
     # Pool formats.
     rematch_every: int = Field(default=100, ge=1)  # steps between two assignments of pool columns
@@ -60,10 +60,9 @@ RECIPES = {
     "gumbel": Recipe(vector="gumbel", assignment="euclid", temperature=1.0),
     "universal": Recipe(vector="universal", codebook="frozen"),
     "wrap": Recipe(overload="wrap"),
-    "unbounded": Recipe(overload="unbounded"),
     "sigma": Recipe(lattice_scale="sigma"),
     "learned-scale": Recipe(lattice_scale="learned"),
-    "babai": Recipe(point="babai"),
+    "low-overload": Recipe(max_overload_ratio=0.01),
 }
 
 DEFAULT = RECIPES["default"]

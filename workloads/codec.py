@@ -174,7 +174,7 @@ def _decode_vq(fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table: 
 def _decode_lattice(fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table: NDArray | None) -> NDArray:
     code = lattice_code(fmt.code)
     digits = stored.codes.reshape(-1, fmt.codes_per_vector)
-    _require_range(f"{fmt.name}: code", digits, 0, round(code.num_codewords ** (1 / fmt.codes_per_vector)) - 1)
+    _require_range(f"{fmt.name}: code", digits, 0, code.digit_size - 1)
     vectors = code.decode(digits).reshape(*stored.codes.shape[:2], fmt.vector_length)
     return to_rows(from_vectors(vectors, shape, fmt.axis))
 
