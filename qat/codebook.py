@@ -157,7 +157,7 @@ def fit_entries(pool: Pool, fmt: WeightFormat, seed: int, recipe: Recipe = DEFAU
     pool = pool.take(torch.randperm(len(pool.vectors), generator=generator)[:_MAX_POOL])
     books = []
     for book in range(fmt.codes_per_vector):
-        is_cosine = recipe.assignment == "cosine" and fmt.codes_per_vector == 1
+        is_cosine = (recipe.assignment == "cosine" or fmt.scale_bits > 0) and fmt.codes_per_vector == 1
         entries = _fit_book(pool, fmt.num_entries, recipe, is_cosine, generator)
         books.append(entries)
         if book + 1 < fmt.codes_per_vector:

@@ -9,11 +9,14 @@ from typing import Literal
 
 import numpy as np
 
-from qat.artifact import Artifact, Grid, Header, StoredLayer, pack_codes, pack_entries
+from qat.artifact import Artifact, Grid, Header, StoredLayer, pack_entries
 from qat.requantize import rescale_for
-from workloads.format import WeightFormat
+from workloads.codec import Codes, pack_all
+from workloads.format import WeightFormat, weight_shape
+from workloads.lattices import lattice_code
 from workloads.layer import Layer, Network, Node
 from workloads.plan import LayerPlan, Plan
+from workloads.rotation import rotate
 
 # A network with everything that integers can do: groups, stride, padding, both pools, a residual addition
 # whose second operand is read by a layer as well, and a flatten.
@@ -64,20 +67,34 @@ def artifact_of(formats: tuple[str, ...], seed: int = 0, sharing: Literal["netwo
 
 def _book(fmt: WeightFormat, rng: np.random.Generator) -> np.ndarray:
     half = 1 << (fmt.entry_bits - 1)
-    return pack_entries(rng.integers(-half, half, (fmt.num_entries, fmt.vector_length)), fmt)
+    num_entries = fmt.num_entries * fmt.codes_per_vector
+    return pack_entries(rng.integers(-half, half, (num_entries, fmt.vector_length)), fmt)
+
+
+def _codes(fmt: WeightFormat, shape: tuple[int, ...], rng: np.random.Generator) -> Codes:
+    values = {"linear": 1 << fmt.code_bits, "vq": fmt.num_entries, "pool": 32}
+    num_values = lattice_code(fmt.code).digit_size if fmt.kind == "lattice" else values[fmt.kind]
+    codes = rng.integers(0, num_values, (*fmt.code_shape(shape), fmt.codes_per_vector))
+    scale_codes = errors = None
+    if fmt.scale_bits:
+        largest = 1 << (fmt.scale_bits - fmt.signed_scale)
+        scale_codes = rng.integers(1, 1 + largest, fmt.scale_shape(shape))
+        scale_codes *= rng.choice([-1, 1], scale_codes.shape) if fmt.signed_scale else 1
+    if fmt.kind == "pool":
+        errors = rng.choice([-1, 1], (shape[0], fmt.num_errors(shape) // shape[0]))
+    return Codes(codes[..., 0] if fmt.codes_per_vector == 1 else codes, scale_codes, errors)
 
 
 def _stored(layer: Layer, fmt: WeightFormat, rng: np.random.Generator) -> StoredLayer:
-    num_codes = fmt.num_entries or (fmt.radix and fmt.radix**fmt.vector_length) or (1 << fmt.code_bits)
-    codes = rng.integers(0, num_codes, fmt.num_codes(layer))
-    scale_codes = rng.integers(1, 1 + (1 << fmt.scale_bits), len(codes)) if fmt.scale_bits else None
-    scale = rng.uniform(0.5, 1, layer.num_outputs).astype(np.float32)
+    packed = pack_all(fmt, _codes(fmt, weight_shape(layer), rng))
+    scale = rng.uniform(0.5, 1, fmt.num_scales(layer.num_outputs)).astype(np.float32)
     typical_in, typical_out = TYPICAL[layer.name]
-    typical_sum = np.sqrt(layer.num_inputs) * 2 ** (fmt.array_bits - 2) * typical_in
+    turned = max(1, fmt.rotation)
+    typical_sum = np.sqrt(layer.num_inputs * turned) * 2 ** (fmt.array_bits - 2) * typical_in
     gain = scale * rng.choice([-1.0, 1.0], layer.num_outputs) * typical_out / typical_sum
     offset = rng.normal(0, typical_out / 2, layer.num_outputs)
-    rescale = rescale_for(gain, offset, layer.num_inputs << (fmt.array_bits + 7))
-    return StoredLayer(*pack_codes(fmt, codes, scale_codes), scale, *rescale)
+    rescale = rescale_for(gain, offset, layer.num_inputs * turned << (fmt.array_bits + 7))
+    return StoredLayer(*packed, scale, *rescale)
 
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 2, 6, 5)).astype(np.uint8)
@@ -106,6 +123,8 @@ def naive(artifact: Artifact, image: np.ndarray) -> dict[str, np.ndarray]:
 def naive_layer(artifact: Artifact, node: Node, x: np.ndarray) -> np.ndarray:
     layer, stored, w = node.layer, artifact.layers[node.name], artifact.weights_int(node.name)
     assert layer is not None
+    if block := artifact.plan.format_of(node.name).rotation:  # rotated inputs times w are inputs times w turned back
+        w = w @ rotate(np.eye(layer.num_inputs, dtype=np.int64), block).T
     x = x.reshape(layer.in_channels, *layer.in_size)
     (kh, kw), (sh, sw), (ph, pw), (h, w_out) = layer.kernel, layer.stride, layer.padding, layer.out_size
     per_group, outputs = layer.in_channels // layer.groups, layer.out_channels // layer.groups

@@ -12,7 +12,11 @@ from qat.evaluate import run
 from workloads.errors import InputError, RunError
 from workloads.format import DEFAULT_FORMATS, parse_format
 
-ODD_FORMATS = ("linear-3", "vq-3x5-e5-s0", "vq-4x16-e4-s2", "e8-q3")
+ODD_FORMATS = (
+    "linear-3", "linear-1", "linear-3-odd", "linear-4-g5", "linear-2-t", "vq-3x5-e5-s0", "vq-4x16-e4-s2",
+    "vq-4x16-e4-s1-abs", "vq-3x16x2-e4-s0", "vq-3x16-e4-s0-out", "vq-9x16-e4-s0-kernel", "vq-5x16-e4-s0-flat",
+    "e8-q3", "e8-q4m2", "a2-q4", "e8p", "e8-r8", "pool-32", "vq-4x16-e4-s0-h2",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("fmt", [*DEFAULT_FORMATS, *ODD_FORMATS])
@@ -113,7 +117,7 @@ def test_a_foreign_file(path):
 
 
 @pytest.mark.parametrize(("old", "new", "said"), [
-    ('"version":1', '"version":9', "header.version = 9"),
+    ('"version":2', '"version":9', "header.version = 9"),
     ('"step":0.3', '"step":-1', "header.grids.conv1.step = -1"),
     ('"format":"linear-4"', '"format":"linear-99"', "linear-99"),
     ('{"version"', '{{', "JSON"),

@@ -17,8 +17,10 @@ from workloads.layer import Node
 
 
 @pytest.mark.parametrize(
-    "formats", [("linear-8", "vq-4x16-e4-s2"), ("linear-2", "d4-q4"), ("e8-q3",), ("vq-3x5-e5-s0",)]
-)
+    "formats",
+    [("linear-8", "vq-4x16-e4-s2"), ("linear-2", "d4-q4"), ("e8-q3",), ("vq-3x5-e5-s0",),
+     ("linear-3-odd", "linear-4-g5", "vq-4x16-e4-s1-abs", "pool-32"), ("e8-q4-h2", "vq-3x16x2-e4-s0-t-h2")],
+)  # fmt: skip
 def test_every_tensor_equals_the_twin(formats):
     artifact = artifact_of(formats)
     outputs = layer_outputs(artifact, IMAGES)
