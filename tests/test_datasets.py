@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads import datasets
-from workloads.datasets import FASHION_PARTS, fetch_debian_package, load, split
+from workloads.datasets import FASHION, FASHION_PARTS, load, split
 from workloads.errors import InputError
+from workloads.files import fetch, find, forms, locate, search_order
 
 
 def idx_files() -> dict[str, bytes]:
@@ -34,8 +35,9 @@ def idx_files() -> dict[str, bytes]:
 def tiny(monkeypatch, tmp_path):
     """A world of its own: tiny files with their own hashes, no cache, no Debian folder, no network."""
     hashes = {name: hashlib.md5(raw).hexdigest() for name, raw in idx_files().items()}
-    monkeypatch.setattr(datasets, "FASHION_MD5", hashes)
-    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path / "usr/share/datasets/fashion-mnist")
+    files = FASHION._replace(digests=hashes, debian_folder=tmp_path / "usr/share/datasets/fashion-mnist")
+    monkeypatch.setattr(datasets, "FASHION", files)
+    monkeypatch.setattr(datasets, "FETCHABLE", {files.name: files})
     monkeypatch.setattr(datasets, "FASHION_URLS", ("http://127.0.0.1:9/",))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CIMSIM_DATA", raising=False)
@@ -75,12 +77,12 @@ def test_folders_are_searched_in_order(tiny, monkeypatch):
     ]
     for folder in order:
         write(folder)
-        assert datasets._find(datasets._search_order()) == folder
+        assert find(datasets.FASHION, search_order(datasets.FASHION)) == folder
 
 
 def test_an_unpacked_debian_package_is_found(monkeypatch, tmp_path):
     folder = write(tmp_path / "usr/share/datasets/fashion-mnist")
-    assert datasets._find(datasets._forms(tmp_path)) == folder
+    assert find(FASHION, forms(FASHION, tmp_path)) == folder
 
 
 def test_a_folder_with_some_of_the_files_is_passed_over(tiny):
@@ -123,25 +125,29 @@ def test_what_is_not_found_is_downloaded_once(tiny, monkeypatch):
         finally:
             server.shutdown()
     assert np.array_equal(first.train_x, load("fashion_mnist").train_x)  # the server is gone
-    assert datasets._find(datasets._search_order()) == tiny / "cache/cimsim/fashion-mnist"
+    assert locate(datasets.FASHION, None) == tiny / "cache/cimsim/fashion-mnist"
 
 
-def test_nothing_found_names_the_three_ways(tiny):
+def ways_are_told(root: Path | None):
     with pytest.raises(InputError) as caught:
-        load("fashion_mnist")
+        load("fashion_mnist", root)
     assert len(caught.value.problems) == 1
     assert all(way in str(caught.value) for way in ("CIMSIM_DATA", "apt-get install dataset-fashion-mnist", "download"))
 
 
+def test_nothing_found_names_the_three_ways(tiny):
+    ways_are_told(root=None)
+
+
 def test_without_apt_nothing_is_fetched(tiny, monkeypatch):
     monkeypatch.setenv("PATH", str(tiny))
-    assert fetch_debian_package(tiny / "target") is False
+    assert fetch(datasets.FASHION, tiny / "target") is False
 
 
 def test_a_fetched_package_is_not_fetched_again(tiny, monkeypatch):
     monkeypatch.setenv("PATH", str(tiny))
     write(tiny / "target/fashion-mnist")
-    assert fetch_debian_package(tiny / "target") is True
+    assert fetch(datasets.FASHION, tiny / "target") is True
 
 
 def test_the_fetch_command_says_what_it_has(tiny, monkeypatch, capsys):
@@ -174,10 +180,8 @@ def test_digits():
     assert np.array_equal(data.test_x, load("digits").test_x)
 
 
-def test_fashion_mnist_has_its_published_statistics():
+def published_statistics(root: Path):
     """10 balanced classes; training pixels have mean 0.2860, deviation 0.3530 (commonly used)."""
-    if datasets._find(datasets._search_order()) is None:
-        pytest.skip("Fashion-MNIST is not on this machine: run `python -m workloads.datasets --fetch .data`")
     data = load("fashion_mnist")
     assert np.bincount(data.train_y).tolist() == [6000] * 10
     assert np.bincount(data.test_y).tolist() == [1000] * 10
@@ -186,6 +190,12 @@ def test_fashion_mnist_has_its_published_statistics():
     mean = counts @ levels
     assert mean == pytest.approx(0.2860, abs=5e-5)
     assert np.sqrt(counts @ levels**2 - mean**2) == pytest.approx(0.3530, abs=5e-5)
+
+
+@pytest.mark.parametrize("check", [published_statistics if locate(FASHION, None) else ways_are_told])
+def test_fashion_mnist_of_this_machine(check, tmp_path):
+    """With the files, their statistics; without them, how to get them."""
+    check(tmp_path)
 
 
 @given(st.integers(1, 3000), st.integers(-5, 2**70))

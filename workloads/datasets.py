@@ -1,14 +1,8 @@
-"""Image data sets as uint8 arrays, found on disk or fetched, checked by hash, split by hashed index."""
+"""Data sets of images and texts, found on disk or fetched, checked by hash, split by hashed index."""
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import hashlib
-import os
-import subprocess
-import tempfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from workloads import text
 from workloads.errors import InputError
-
-DEBIAN_PACKAGE = "dataset-fashion-mnist"
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+from workloads.files import Files, cache, fetch, locate, not_found, read
+from workloads.text import Labelled, Texts
 
 # MD5 of the decompressed bytes: Debian repacks the gzip files, so the hashes of those differ by source.
 FASHION_MD5 = MappingProxyType(
@@ -37,12 +31,42 @@ FASHION_URLS = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
 )
 
+FASHION = Files(
+    "fashion_mnist", FASHION_MD5, "fashion-mnist",
+    "dataset-fashion-mnist", Path("/usr/share/datasets/fashion-mnist"),
+    ways=(
+        "`apt-get install dataset-fashion-mnist`, without root `python -m workloads.datasets --fetch .data`",
+        f"with a network and pooch installed, let them download from {FASHION_URLS[0]}",
+    ),
+)  # fmt: skip
+MOVIE = Files(
+    "movie",
+    {"vaderSentiment-3.3.2.tar.gz": "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"},
+    "movie", "vaderSentiment==3.3.2", None,
+    ways=(
+        "`python -m workloads.datasets --fetch .data movie`",
+        "`pip download --no-deps --no-binary :all: vaderSentiment==3.3.2` into it",
+    ),
+)  # fmt: skip
+WORDNET = Files(
+    "wordnet",
+    {
+        "data.noun": "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2",
+        "data.verb": "adcf43e35b581e8036d8b5a52d63d9cd3d3b4870b2720d3c03c799df44777bc2",
+        "data.adj": "c89120dfc1f046ddff4a631bf9b7e9fa1a36b5e86565a23bf82dbe14f30b88a7",
+        "data.adv": "444a63bf3955080ab7524f5079cfc07ff9bc682cb98bdb1db73b0fb9829f1139",
+    },
+    "wordnet", "wordnet-base", Path("/usr/share/wordnet"),
+    ways=("`apt-get install wordnet-base`, without root `python -m workloads.datasets --fetch .data wordnet`",),
+)  # fmt: skip
+FETCHABLE = MappingProxyType({files.name: files for files in (FASHION, MOVIE, WORDNET)})
+
 TRAIN_IMAGES = MappingProxyType({"digits": 1_197, "fashion_mnist": 50_000})  # of the train part, for estimates
 FASHION_PARTS = MappingProxyType({"train": 50_000, "arch": 5_000, "validation": 5_000})
 
 
 class Dataset(NamedTuple):
-    """Images uint8 [N, C, H, W] and labels int64 [N], for training and for the final test."""
+    """Images uint8 [N, C, H, W] or word ids int64 [N, T], and labels int64 [N], for training and for the final test."""
 
     name: str
     train_x: np.ndarray
@@ -57,7 +81,7 @@ def load(name: str, root: Path | None = None) -> Dataset:
 
     Raises InputError for an unknown name, a missing data set or a file whose hash is wrong.
     """
-    loaders = {"digits": _digits, "fashion_mnist": _fashion_mnist}
+    loaders = {"digits": _digits, "fashion_mnist": _fashion_mnist, "movie": _movie, "wordnet": _wordnet}
     if name not in loaders:
         raise InputError("dataset", [f"name = {name!r}: must be one of {', '.join(loaders)}"])
     return loaders[name](root)
@@ -102,11 +126,10 @@ def _digits(root: Path | None) -> Dataset:
 
 
 def _fashion_mnist(root: Path | None) -> Dataset:
-    folder = _find(_forms(root) if root else _search_order()) or (None if root else _download())
+    folder = locate(FASHION, root) or (None if root else _download())
     if folder is None:
-        raise InputError("fashion_mnist", [_not_found(root)])
-    raw = {name: _read_checked(folder, name) for name in FASHION_MD5}
-    train_x, train_y, test_x, test_y = raw.values()
+        raise not_found(FASHION, root)
+    train_x, train_y, test_x, test_y = read(FASHION, folder)
     train, test = (_images(train_x), _labels(train_y)), (_images(test_x), _labels(test_y))
     return Dataset("fashion_mnist", *train, *test, num_classes=10)
 
@@ -119,53 +142,13 @@ def _labels(raw: bytes) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=8).astype(np.int64)
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cimsim"
-
-
-def _forms(root: Path) -> list[Path]:
-    """Where under `root` the files may lie: directly, as we download them, or as a package unpacks."""
-    return [root, root / "fashion-mnist", root / DEBIAN_FOLDER.relative_to("/")]
-
-
-def _search_order() -> list[Path]:
-    named = os.environ.get("CIMSIM_DATA")
-    roots = [Path(named)] if named else []
-    roots += [_cache(), Path.cwd() / ".data"]
-    return [form for root in roots for form in _forms(root)] + [DEBIAN_FOLDER]
-
-
-def _find(folders: list[Path]) -> Path | None:
-    """The first folder that holds all four files."""
-    return next((folder for folder in folders if all(_file(folder, name) for name in FASHION_MD5)), None)
-
-
-def _file(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
-
-
-def _read_checked(folder: Path, name: str) -> bytes:
-    path = _file(folder, name)
-    assert path is not None
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
-    except (OSError, EOFError, zlib.error) as error:
-        raw, found = b"", f"unreadable ({error})"
-    if found != FASHION_MD5[name]:
-        want = FASHION_MD5[name]
-        remedy = "delete the file and load again, to find or fetch another copy"
-        raise InputError(str(path), [f"md5 of the decompressed bytes = {found}: must be {want} ({remedy})"])
-    return raw
-
-
 def _download() -> Path | None:
     """The four files from the first server that answers, into the cache; None if that cannot be done."""
     try:
         import pooch
     except ImportError:
         return None
-    folder = _cache() / "fashion-mnist"
+    folder = cache() / FASHION.folder
     for url in FASHION_URLS:
         try:
             for name in FASHION_MD5:
@@ -176,44 +159,66 @@ def _download() -> Path | None:
     return None
 
 
-def _not_found(root: Path | None) -> str:
-    looked = root or f"CIMSIM_DATA, {_cache()}, .data and {DEBIAN_FOLDER}, and could not download them"
-    files = ", ".join(f"{name}.gz" for name in FASHION_MD5)
-    return (
-        f"files = none (looked in {looked}): must be {files} (one of three ways: set CIMSIM_DATA to their "
-        f"folder; or `apt-get install {DEBIAN_PACKAGE}`, without root `python -m workloads.datasets --fetch "
-        f".data`; or, with a network and pooch installed, let them download from {FASHION_URLS[0]})"
-    )
+def movie_texts(root: Path | None = None) -> Texts:
+    """Sentences of film reviews and their sentiment, as strings. Raises InputError like `load`."""
+    (sdist,) = _read_texts(MOVIE, root)
+    return _divided("movie", text.movie_snippets(sdist), num_classes=2)
 
 
-def fetch_debian_package(target: Path) -> bool:
-    """Unpacks Debian's package into `target` without root; False if apt is not there or fails."""
-    if _find(_forms(target)):
-        return True
-    with tempfile.TemporaryDirectory() as temp:
-        try:
-            _run("apt-get", "-q", "download", DEBIAN_PACKAGE, cwd=temp)
-            (package,) = Path(temp).glob("*.deb")
-            _run("dpkg-deb", "-x", str(package), str(target), cwd=".")
-        except (OSError, subprocess.SubprocessError, ValueError):
-            return False
-    return _find(_forms(target)) is not None
+def wordnet_texts(root: Path | None = None) -> Texts:
+    """WordNet's definitions and the lexicographer file of each, as strings. Raises InputError like `load`."""
+    return _divided("wordnet", text.glosses(_read_texts(WORDNET, root)), num_classes=45)
 
 
-def _run(*command: str, cwd: str) -> None:
-    subprocess.run(command, cwd=cwd, check=True, capture_output=True, timeout=300)
+def _read_texts(files: Files, root: Path | None) -> list[bytes]:
+    folder = locate(files, root)
+    if folder is None:
+        raise not_found(files, root)
+    return read(files, folder)
+
+
+def _divided(name: str, all_texts: Labelled, num_classes: int) -> Texts:
+    """A fixed tenth of the texts, by hashed index, is the test set."""
+    part = split(len(all_texts.y), {"train": 9, "test": 1})
+    train, test = (Labelled([all_texts.texts[i] for i in part[key]], all_texts.y[part[key]]) for key in part)
+    return Texts(name, train, test, num_classes)
+
+
+def _movie(root: Path | None) -> Dataset:
+    return _encoded(movie_texts(root))
+
+
+def _wordnet(root: Path | None) -> Dataset:
+    return _encoded(wordnet_texts(root))
+
+
+def _encoded(texts: Texts) -> Dataset:
+    """The vocabulary is that of the training texts alone."""
+    ids = text.vocabulary(texts.train.texts)
+    train_x, test_x = (text.encode(part.texts, ids) for part in (texts.train, texts.test))
+    return Dataset(texts.name, train_x, texts.train.y, test_x, texts.test.y, texts.num_classes)
 
 
 def main() -> None:
-    """`python -m workloads.datasets --fetch DIR`: makes Fashion-MNIST available, by apt or by download."""
+    """`python -m workloads.datasets --fetch DIR [NAME ...]`: makes data sets available, by apt, pip or download."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--fetch", type=Path, required=True, metavar="DIR")
-    target = parser.parse_args().fetch
-    try:
-        data = load("fashion_mnist", target if fetch_debian_package(target) else None)
-    except InputError as error:
-        parser.exit(2, f"{error}\n")
-    print(f"{data.name}: {len(data.train_y)} training and {len(data.test_y)} test images, hashes are right")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FETCHABLE)}; default fashion_mnist")
+    arguments = parser.parse_args()
+    names, problems = arguments.names or [FASHION.name], []
+    if unknown := [name for name in names if name not in FETCHABLE]:
+        parser.error(f"NAME = {', '.join(unknown)}: must be one of {', '.join(FETCHABLE)}")
+    for name in names:
+        fetched = fetch(FETCHABLE[name], arguments.fetch)
+        try:
+            data = load(name, arguments.fetch if fetched else None)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        kind = "images" if data.train_x.ndim == 4 else "texts"
+        print(f"{name}: {len(data.train_y)} training and {len(data.test_y)} test {kind}, hashes are right")
+    if problems:
+        parser.exit(2, "\n".join(problems) + "\n")
 
 
 if __name__ == "__main__":
