@@ -7,12 +7,14 @@ activations are modules of their own, so that hooks see every tensor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from workloads.errors import InputError
+from workloads.text import LENGTH, UNKNOWN
 
 
 class Add(nn.Module):
@@ -156,11 +158,17 @@ def resnet18() -> ResNet:
     return ResNet(stem, (64, 128, 256, 512), num_blocks=2, num_classes=1000)
 
 
+def _text_transformer(num_classes: int) -> nn.Module:
+    from workloads.transformer import TextTransformer  # which is built on this module
+
+    return TextTransformer(num_classes)
+
+
 class KnownNetwork(NamedTuple):
-    """How to make a network and the (channels, height, width) it was made for."""
+    """How to make a network and the input of one sample: (channels, height, width), or (words,) of integers."""
 
     make: Callable[[], nn.Module]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, int, int] | tuple[int]
 
 
 NETWORKS = {
@@ -169,6 +177,8 @@ NETWORKS = {
     "resnet8": KnownNetwork(resnet8, (1, 28, 28)),
     "resnet18": KnownNetwork(resnet18, (3, 224, 224)),
     "resnet20": KnownNetwork(resnet20, (3, 32, 32)),
+    "text_transformer": KnownNetwork(partial(_text_transformer, num_classes=2), (LENGTH,)),
+    "text_transformer_wordnet": KnownNetwork(partial(_text_transformer, num_classes=45), (LENGTH,)),
     "vgg8": KnownNetwork(VGG8, (3, 32, 32)),
 }
 
@@ -185,8 +195,12 @@ def build(name: str, seed: int) -> nn.Module:
 
 
 def example_input(name: str) -> Tensor:
-    """Zeros [1, C, H, W] of the shape the network was made for. Raises InputError for an unknown name."""
-    return torch.zeros(1, *_known(name).input_shape)
+    """Zeros [1, C, H, W] of the shape the network was made for, or word ids [1, T], all of them the unknown word.
+
+    Raises InputError for an unknown name.
+    """
+    shape = _known(name).input_shape
+    return torch.full((1, *shape), UNKNOWN) if len(shape) == 1 else torch.zeros(1, *shape)
 
 
 def _known(name: str) -> KnownNetwork:
