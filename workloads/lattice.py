@@ -110,7 +110,7 @@ def babai(lattice: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.floor(x @ np.linalg.inv(rows) + 0.5) @ rows
 
 
-def voronoi_table(lattice: str, q: int, shift: tuple[float, ...]) -> NDArray[np.int32]:
+def voronoi_table(lattice: str, q: int, shift: tuple[int, ...]) -> NDArray[np.int32]:
     """Entries 4 * (lambda - a) of all q^d codes, [q^d, d], for the shift 4 * a."""
     return np.rint(GRID * voronoi_points(lattice, q, np.array(shift) / GRID)).astype(np.int32)
 

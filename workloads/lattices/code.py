@@ -14,7 +14,7 @@ Points = NDArray[np.float64]  # [N, d] in lattice units
 Codes = NDArray[np.int64]  # [N, M], the lowest digit first
 Overload = Literal["saturate", "wrap"]
 
-_CHUNK = 1 << 14  # blocks at a time: temporaries stay in the cache
+_CHUNK = 1 << 12  # blocks at a time: temporaries stay in the cache
 
 
 class Members(Protocol):

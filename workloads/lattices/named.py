@@ -17,7 +17,7 @@ from workloads.lattices.e8p import E8P
 from workloads.lattices.nested import Nested
 from workloads.lattices.shells import read_only
 
-A2_GRID = 8  # its rows are sqrt(3)/2 = 6.93/8 apart; as 7/8 they cost at most 0.6 % of the error (tests measure it)
+A2_GRID = 8  # its rows are sqrt(3)/2 = 6.93/8 apart; as 7/8 they cost under 1 % of the error (tests measure it)
 _MAX_TABLE = 1 << 16
 _MEASURED = Path(__file__).with_name("measured.csv")
 
@@ -25,7 +25,7 @@ _MEASURED = Path(__file__).with_name("measured.csv")
 class Measured(NamedTuple):
     """What a search found for a code on Gaussian blocks (`workloads.lattices.tabulate` repeats it)."""
 
-    shift: tuple[float, ...]  # in lattice units; z1's stands for every coordinate
+    shift: tuple[int, ...]  # 4 a; z1's stands for every coordinate
     sigma: float
     error_per_weight: float  # mean squared, for data of deviation 1
 
@@ -53,13 +53,13 @@ def measured() -> dict[str, Measured]:
     return {row["code"]: _read(row) for row in rows}
 
 
-def nested_code(name: str, shift: tuple[float, ...], sigma: float) -> LatticeCode:
-    """The nested code of this name, but with a shift, in lattice units, of one's own choice."""
+def nested_code(name: str, shift: tuple[int, ...], sigma: float) -> LatticeCode:
+    """The nested code of this name, but with a shift 4 a of one's own choice."""
     lattice, radix, digits = split(name)
     members = Nested(lattice, radix, digits, shift)
     if members.digit_size > _MAX_TABLE:
         raise ValueError(f"lattice code {name!r}: {members.digit_size} values of a digit: must be at most {_MAX_TABLE}")
-    return _code(name, lattice, members, _grid(lattice, shift), sigma, digits)
+    return _code(name, lattice, members, _grid(members), sigma, digits)
 
 
 def split(name: str) -> tuple[str, int, int]:
@@ -70,15 +70,15 @@ def split(name: str) -> tuple[str, int, int]:
 
 
 def _read(row: dict[str, str]) -> Measured:
-    shift = tuple(float(text) for text in row["shift"].split())
+    shift = tuple(int(text) for text in row["shift"].split())
     return Measured(shift, float(row["sigma"]), float(row["error_per_weight"]))
 
 
-def _grid(lattice: str, shift: tuple[float, ...]) -> int:
+def _grid(nested: Nested) -> int:
     """Coarsest grid that holds the lattice and its shift."""
-    if lattice == "a2":
+    if nested.lattice == "a2":
         return A2_GRID
-    vectors = np.vstack([basis(lattice), shift])
+    vectors = np.vstack([basis(nested.lattice), nested.offset])
     return next(grid for grid in (1, 2, 4) if not (grid * vectors % 1).any())
 
 

@@ -9,13 +9,13 @@ if and only if the last Q is zero, because all Q break ties alike: halves up, af
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.lattice import TIE_DITHER, class_index, nearest_point, voronoi_points
+from workloads.lattice import GRID, TIE_DITHER, class_index, nearest_point, voronoi_points
 from workloads.lattices.code import Codes, Points, all_codes
 from workloads.lattices.shells import read_only, shortest_vectors
 
@@ -31,22 +31,35 @@ class Nested(NamedTuple):
     lattice: str
     radix: int  # q
     num_digits: int  # M
-    shift: tuple[float, ...]  # a, in lattice units
+    shift: tuple[int, ...]  # 4 a
 
     @property
     def offset(self) -> NDArray[np.float64]:
-        return np.array(self.shift)
+        return np.array(self.shift) / GRID
 
     @property
     def digit_size(self) -> int:
         return self.radix ** len(self.shift)
 
     def codes(self, points: Points) -> tuple[Codes, NDArray[np.bool_]]:
-        digits = [class_index(self.lattice, points, self.radix)]
-        for _ in range(self.num_digits - 1):
-            points = self._divided(points)
-            digits.append(class_index(self.lattice, points, self.radix))
-        return np.stack(digits, 1), (self._divided(points - self._top_shift()) != 0).any(1)
+        levels = self._levels(points)
+        digits = [class_index(self.lattice, level, self.radix) for level in levels]
+        return np.stack(digits, 1), self._is_beyond(levels[-1])
+
+    def _levels(self, points: Points) -> list[Points]:
+        """t_0 to t_(M-1) of unshifted points t_0."""
+        levels = [points]
+        while len(levels) < self.num_digits:
+            levels.append(self._divided(levels[-1]))
+        return levels
+
+    def _is_beyond(self, top: Points) -> NDArray[np.bool_]:
+        """Whether the top digit has no member at t_(M-1)."""
+        return (self._divided(top - self._top_shift()) != 0).any(1)
+
+    def _is_outside(self, points: Points) -> NDArray[np.bool_]:
+        """Which unshifted points are no codewords."""
+        return self._is_beyond(self._levels(points)[-1])
 
     def _divided(self, points: Points) -> Points:
         return nearest_point(self.lattice, points / self.radix + TIE_DITHER[: points.shape[1]])
@@ -90,7 +103,7 @@ class Nested(NamedTuple):
         while len(pending):
             y = _SHRINK * y
             found = nearest_point(self.lattice, y + self.offset)
-            is_outside = self.codes(found)[1]
+            is_outside = self._is_outside(found)
             points[pending] = found
             pending, y = pending[is_outside], y[is_outside]
         return points
@@ -108,19 +121,14 @@ class Nested(NamedTuple):
         """Each point moved by the shortest vector that brings it nearest to x among codewords, if one does."""
         steps, points = shortest_vectors(self.lattice), points.copy()
         gain = (x - points) @ steps.T - (steps**2).sum(1) / 2
-        pending = np.arange(len(x))
-        while len(pending):
-            best = gain.argmax(1)
-            is_nearer = gain[np.arange(len(gain)), best] > _MIN_GAIN
-            gain, pending, best = gain[is_nearer], pending[is_nearer], best[is_nearer]
-            candidates = points[pending] + steps[best]
-            is_outside = self.codes(candidates)[1]
-            points[pending[~is_outside]] = candidates[~is_outside]
-            gain[np.arange(len(gain)), best] = 0
-            gain, pending = gain[is_outside], pending[is_outside]
+        rows, columns = np.nonzero(gain > _MIN_GAIN)
+        is_outside = self._is_outside(points[rows] + steps[columns])
+        gain[rows[is_outside], columns[is_outside]] = 0
+        best, rows = gain.argmax(1), np.flatnonzero(gain.max(1) > _MIN_GAIN)
+        points[rows] += steps[best[rows]]
         return points
 
 
-@cache
+@lru_cache(maxsize=64)  # a search tries more shifts than fit the memory
 def _book(lattice: str, radix: int, shift: tuple[float, ...]) -> Points:
     return read_only(voronoi_points(lattice, radix, np.array(shift)))
