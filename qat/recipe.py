@@ -17,6 +17,12 @@ class Recipe(Frozen):
     # Linear formats.
     linear: Literal["lsq", "ewgs", "dorefa"] = "lsq"
     ewgs_factor: float = Field(default=1e-3, ge=0, le=1)  # delta: how much the rounding error turns the gradient
+    step_init: Literal["lsq", "search"] = "lsq"  # search: the least squared error, for use without training
+
+    # Activations.
+    activation: Literal["lsq", "pact", "dorefa", "ewgs", "token"] = "lsq"
+    calibration: Literal["search", "aciq", "sigma"] = "search"  # least squared error, closed form, 3 deviations
+    pact_decay_factor: float = Field(default=1e-4, ge=0)  # of the loss term on PACT's bound, half its square
 
     # Codebook formats.
     vector: Literal["top1", "dkm", "gumbel", "universal"] = "top1"
@@ -48,8 +54,13 @@ class Recipe(Frozen):
 RECIPES = {
     "default": Recipe(),
     "lsq": Recipe(linear="lsq"),
-    "ewgs": Recipe(linear="ewgs", estimator="ewgs"),
+    "ewgs": Recipe(linear="ewgs", estimator="ewgs", activation="ewgs", calibration="sigma"),
     "dorefa": Recipe(linear="dorefa"),
+    "searched-step": Recipe(step_init="search"),
+    "pact": Recipe(activation="pact"),
+    "dorefa-activation": Recipe(activation="dorefa"),
+    "token": Recipe(activation="token"),
+    "aciq": Recipe(calibration="aciq"),
     "cosine": Recipe(assignment="cosine"),
     "euclid": Recipe(assignment="euclid"),
     "joint": Recipe(assignment="joint"),

@@ -9,6 +9,8 @@ from torch import Tensor
 from qat.codebook import Codebook
 from qat.quantizer import Encoded, Quantizer
 from qat.recipe import DEFAULT, Recipe
+from qat.schemes.dorefa import DorefaQuantizer
+from qat.schemes.ewgs import EwgsQuantizer
 from qat.schemes.lattice import LatticeQuantizer
 from qat.schemes.linear import LinearQuantizer
 from qat.schemes.vector import VectorQuantizer
@@ -19,6 +21,8 @@ __all__ = ["SCHEMES", "Codebook", "Encoded", "Quantizer", "make_quantizer"]
 # By `Recipe.scheme`. Each is built as Scheme(fmt, weight, recipe, book or None).
 SCHEMES: dict[str, Callable[..., Quantizer]] = {
     "lsq": LinearQuantizer,
+    "ewgs": EwgsQuantizer,
+    "dorefa": DorefaQuantizer,
     "top1": VectorQuantizer,
     "lattice": LatticeQuantizer,
 }

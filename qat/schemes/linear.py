@@ -1,69 +1,109 @@
-"""Linear quantization with a learned step per output channel (LSQ, Esser et al., ICLR 2020).
+"""Linear quantization with learned steps (LSQ, Esser et al., ICLR 2020).
 
-w_q = s * round(clip(w / s, -Q_N, Q_P)), Q_N = 2^(b-1), Q_P = 2^(b-1) - 1. Gradients (the paper's
-equations 3 and 5): weight g inside the clip, else 0; step sum of g * (round(w/s) - w/s) inside, -Q_N or
-Q_P outside, times 1 / sqrt(N * Q_P) with N the weights of one channel.
+w_q = s z, z the level nearest to w / s, clipped. Gradients (the paper's equations 3 and 5): weight g inside the
+levels' range, else 0; step sum of g (z - w / s) inside, g times the first or last level outside, times
+1 / sqrt(N Q) with N the weights that share the step, and Q the last level.
+
+One bit is sign(w) mean|w|, the mean over those that share a scale (BWN of XNOR-Net, Rastegari et al., ECCV 2016):
+nothing is learned, and the gradient goes straight through, as in DoReFa-Net.
 """
 
 from __future__ import annotations
 
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from qat.levels import LevelQuantizer
+from qat.linear_kernels import is_simple, quantize_rows, rows_gradient
+from qat.quantizer import MIN_SCALE, Projected, channel_sums, per_channel
 from qat.recipe import DEFAULT, Recipe
-from qat.quantizer import MIN_SCALE, Encoded, Projected, Quantizer, per_channel, require_finite, vectors
 from workloads.format import WeightFormat
+
+_NUM_STEPS = 48  # tried between 1/20 of the full-range step and the full-range step
 
 
 class _Saved(NamedTuple):
-    codes: Tensor  # w / s rounded and clipped
-    is_inside: Tensor  # whether w / s was inside the clip
-    slope: Tensor  # d w_q / d s
-    sign: Tensor  # of the step parameter, [O]
+    x: Tensor
+    step: Tensor  # [O] or [1], positive
+    sign: Tensor  # of the parameter
 
 
-class LinearQuantizer(Quantizer):
-    """`step` [O] is learned; its absolute value is the scale."""
+class LinearQuantizer(LevelQuantizer):
+    """`step` [O] or [1] is learned, its absolute value is the step; None for one bit."""
 
     def __init__(self, fmt: WeightFormat, weight: Tensor, recipe: Recipe = DEFAULT, book: None = None):
-        super().__init__(fmt, recipe)
-        self.q_n, self.q_p = 2 ** (fmt.code_bits - 1), 2 ** (fmt.code_bits - 1) - 1
-        require_finite(weight)
-        self.step = nn.Parameter(_initial_step(weight.detach(), self.q_p))
+        super().__init__(fmt, weight, recipe)
+        x = self.levelled(weight.detach().float())
+        start = (
+            None
+            if fmt.code_bits == 1
+            else _searched_step(x, self)
+            if recipe.step_init == "search"
+            else _lsq_step(x, fmt)
+        )
+        self.step = None if start is None else nn.Parameter(start)
 
-    def scale(self) -> Tensor:
-        """Positive step per output channel, [O]."""
-        return self.step.detach().abs().clamp_min(MIN_SCALE)
+    def current_step(self, x: Tensor) -> Tensor:
+        """Positive step, [O] or [1]."""
+        if (held := self.held_step()) is not None:
+            return held
+        step = _mean_size(x, self.fmt) if self.step is None else self.step.detach().abs()
+        return step.clamp_min(MIN_SCALE)
 
-    def project(self, w: Tensor) -> Projected:
-        scale = per_channel(self.scale(), w)
-        ratio = w / scale
-        codes = ratio.round().clamp_(-self.q_n, self.q_p)
-        is_inside = (ratio >= -self.q_n) & (ratio <= self.q_p)
-        sign = torch.where(self.step.detach() < 0, -1.0, 1.0)
-        return Projected(codes, self.scale(), _Saved(codes, is_inside, codes - ratio.mul_(is_inside), sign))
+    def place(self, x: Tensor) -> Projected:
+        step = self.current_step(x)
+        return Projected(self.levels.nearest(x / per_channel(step, x)), step, self._saved(x, step))
 
-    def encode_rotated(self, w: Tensor) -> Encoded:
-        codes = self.project(w).integers
-        return Encoded(self.fmt, tuple(w.shape), vectors(codes, 1).flatten(1).long(), self.scale().clone())
+    def value(self, w: Tensor) -> tuple[Tensor, Any]:
+        if self.multiples is not None or not is_simple(w):
+            return super().value(w)
+        x = w.detach()
+        step = self.current_step(x)
+        return quantize_rows(x, step, self.levels), self._saved(x, step)
+
+    def _saved(self, x: Tensor, step: Tensor) -> _Saved:
+        return _Saved(x, step, torch.ones(1) if self.step is None else torch.where(self.step.detach() < 0, -1.0, 1.0))
 
     def trained(self) -> tuple[nn.Parameter, ...]:
-        return (self.step,)
+        return () if self.step is None or self.held is not None else (self.step,)
 
-    def weight_gradient(self, grad: Tensor, saved: _Saved) -> Tensor:
-        return grad * saved.is_inside
+    def placed_gradients(self, grad: Tensor, saved: _Saved) -> tuple[Tensor, ...]:
+        if self.step is None:
+            return (grad,)
+        weight, slope = rows_gradient(grad, saved.x, saved.step, self.levels)
+        if not self.trained():
+            return (weight,)
+        sharing = grad[0].numel() if self.fmt.scale_per == "channel" else grad.numel()
+        slope = channel_sums(slope[:, None], self.fmt)
+        return weight, slope * saved.sign / sqrt(sharing * self.levels.high)
 
-    def parameter_gradients(self, grad: Tensor, saved: _Saved) -> tuple[Tensor, ...]:
-        per_channel_sum = (grad * saved.slope).flatten(1).sum(1)
-        return (per_channel_sum * saved.sign / sqrt(grad[0].numel() * self.q_p),)
+
+def _mean_size(x: Tensor, fmt: WeightFormat) -> Tensor:
+    """Mean |x| of all weights that share a step, [O] or [1]."""
+    return channel_sums(x.abs(), fmt) / (x[0].numel() if fmt.scale_per == "channel" else x.numel())
 
 
-def _initial_step(weight: Tensor, q_p: int) -> Tensor:
-    """2 * mean|w| / sqrt(Q_P) per channel; channels of zeros get the mean of the others."""
-    step = 2 * weight.abs().flatten(1).mean(1) / sqrt(q_p)
+def _lsq_step(x: Tensor, fmt: WeightFormat) -> Tensor:
+    """The paper's 2 mean|x| / sqrt(Q) between levels, Q the number of positive ones; zeros get the others' mean.
+
+    Odd levels are two steps apart, and none of them is zero: there zeros get the least step.
+    """
+    half = 1 << (fmt.code_bits - 1)
+    step = _mean_size(x, fmt) / sqrt(half) if fmt.is_odd else 2 * _mean_size(x, fmt) / sqrt(half - 1)
     is_used = step > MIN_SCALE
-    common = step[is_used].mean() if bool(is_used.any()) else torch.tensor(1.0 / q_p)
-    return torch.where(is_used, step, common)
+    common = step[is_used].mean() if bool(is_used.any()) else torch.tensor(1.0 / half)
+    return torch.where(is_used, step, MIN_SCALE if fmt.is_odd else common)
+
+
+def _searched_step(x: Tensor, quantizer: LinearQuantizer) -> Tensor:
+    """The step with the least squared error, among shares of the one that clips nothing."""
+    fmt, levels = quantizer.fmt, quantizer.levels
+    largest = x.abs().flatten(1).amax(1)
+    full = (largest if fmt.scale_per == "channel" else largest.amax(0, keepdim=True)) / levels.high
+    shares = torch.logspace(-1.3, 0, _NUM_STEPS)
+    steps = [(full * share).clamp_min(MIN_SCALE) for share in shares]
+    errors = [channel_sums((quantize_rows(x, step, levels) - x).square(), fmt) for step in steps]
+    return torch.stack(steps).gather(0, torch.stack(errors).argmin(0, keepdim=True))[0]

@@ -1,0 +1,125 @@
+"""What all linear schemes share: the levels a code can mean, and groups of inputs with an integer multiple each.
+
+A format with groups is one without, on a weight whose groups were brought to one size: x = w / (m / 16), m the
+multiple 1 .. 16 of each group, fitted to its mean size at the start and at `refresh`. The array holds z m, z the
+level of x, and its scale is a sixteenth of the step of x.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qat.quantizer import MIN_SCALE, Encoded, Projected, Quantizer, from_vectors, require_finite, utilisation, vectors
+from qat.recipe import DEFAULT, Recipe
+from workloads.format import GROUP_SCALE_BITS, WeightFormat
+
+LARGEST = 1 << GROUP_SCALE_BITS  # multiple of a group
+
+
+class Levels(NamedTuple):
+    """The integers a code can mean: all, or all odd ones, from `low` to `high`."""
+
+    low: int
+    high: int
+    is_odd: bool
+
+    @property
+    def last(self) -> int:
+        """Number of the highest level, the lowest being 0: 2^b - 1."""
+        return (self.high - self.low) >> int(self.is_odd)
+
+    def nearest(self, ratio: Tensor) -> Tensor:
+        """The level nearest to each ratio; ties go to even integers, or up to the next odd one."""
+        nearest = (ratio / 2).floor_().mul_(2).add_(1) if self.is_odd else ratio.round()
+        return nearest.clamp_(self.low, self.high)
+
+    def codes(self, integers: Tensor) -> Tensor:
+        """What is stored for each level, int64."""
+        return integers.long() >> int(self.is_odd)
+
+
+def levels_of(fmt: WeightFormat) -> Levels:
+    """The levels of a linear format."""
+    half = 1 << (fmt.code_bits - 1)
+    return Levels(1 - 2 * half, 2 * half - 1, True) if fmt.is_odd else Levels(-half, half - 1, False)
+
+
+def fit_multiples(w: Tensor, fmt: WeightFormat) -> Tensor:
+    """Multiple [O, G] of each group, as floats: its mean size over a sixteenth of the largest that shares its scale."""
+    count = vectors(torch.ones_like(w[:1]), fmt.group).sum(2)  # padding is no weight
+    sizes = vectors(w.abs(), fmt.group).sum(2) / count
+    largest = sizes.amax(1, keepdim=True) if fmt.scale_per == "channel" else sizes.amax()
+    return (LARGEST * sizes / largest.clamp_min(MIN_SCALE)).round().clamp_(1, LARGEST)
+
+
+def spread(multiples: Tensor, group: int, shape: torch.Size) -> Tensor:
+    """Multiples [O, G] -> that of each weight, [O, ...]."""
+    return from_vectors(multiples[..., None].expand(-1, -1, group), shape)
+
+
+class LevelQuantizer(Quantizer):
+    """A linear scheme: a subclass places a weight on levels, and gives the gradients of that."""
+
+    multiples: Tensor | None
+
+    def __init__(self, fmt: WeightFormat, weight: Tensor, recipe: Recipe = DEFAULT):
+        super().__init__(fmt, recipe)
+        require_finite(weight)
+        self.levels = levels_of(fmt)
+        self.register_buffer("multiples", fit_multiples(weight.detach().float(), fmt) if fmt.group else None)
+
+    @abstractmethod
+    def place(self, x: Tensor) -> Projected:
+        """Levels [O, ...] of a weight without groups, their step [O] or [1], and what the gradients need."""
+
+    @abstractmethod
+    def placed_gradients(self, grad: Tensor, saved: Any) -> tuple[Tensor, ...]:
+        """Of the weight without groups, and of `trained()`."""
+
+    def shares(self, shape: torch.Size) -> Tensor | None:
+        """m / 16 of each weight; None without groups."""
+        return None if self.multiples is None else spread(self.multiples / LARGEST, self.fmt.group, shape)
+
+    def levelled(self, w: Tensor) -> Tensor:
+        """The weight with its groups brought to one size."""
+        shares = self.shares(w.shape)
+        return w if shares is None else w / shares
+
+    def held_step(self) -> Tensor | None:
+        """The step that belongs to the held scale."""
+        return self.held if self.held is None or self.multiples is None else self.held * LARGEST
+
+    def project(self, w: Tensor) -> Projected:
+        placed, shares = self.place(self.levelled(w)), self.shares(w.shape)
+        if shares is None:
+            return placed
+        return Projected(placed.integers * (shares * LARGEST), placed.scale / LARGEST, placed.saved)
+
+    def encode_rotated(self, w: Tensor) -> Encoded:
+        integers, step, _ = self.place(self.levelled(w))
+        codes = vectors(self.levels.codes(integers), 1).flatten(1)
+        if self.multiples is None:
+            return Encoded(self.fmt, tuple(w.shape), codes, step.clone())
+        return Encoded(self.fmt, tuple(w.shape), codes, step / LARGEST, self.multiples.long())
+
+    def gradients(self, grad: Tensor, saved: Any) -> tuple[Tensor, ...]:
+        with torch.autocast(grad.device.type, enabled=False):
+            shares = self.shares(grad.shape)
+            if shares is None:
+                return self.placed_gradients(grad.float(), saved)
+            weight, *parameters = self.placed_gradients(grad.float() * shares, saved)
+            return weight / shares, *parameters
+
+    def refresh(self, w: Tensor) -> None:
+        """Fits the multiples of the groups anew."""
+        if self.multiples is not None:
+            self.multiples.copy_(fit_multiples(w.detach().float(), self.fmt))
+
+    def statistics(self, w: Tensor) -> dict[str, float]:
+        """Share of codes in use and their perplexity."""
+        num_codes = 1 << self.fmt.code_bits
+        return utilisation(self.encode(w).codes & (num_codes - 1), num_codes)
