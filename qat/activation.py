@@ -1,42 +1,67 @@
-"""Fake quantization of an activation tensor: one learned step (LSQ), unsigned or signed by its data.
+"""Fake quantization of an activation tensor on a grid that a chip can hold: one step, unsigned or signed by its data.
 
-x_q = s * clip(floor(x / s + 1/2), low, high): half up, as requantization rounds in hardware.
-Gradients as in LSQ (Esser et al., ICLR 2020), with N the features of one sample.
+x_q = s * clip(floor(x / s + 1/2), low, high): half up, as requantization rounds in hardware. Here the step is
+learned, with the gradients of LSQ (Esser et al., ICLR 2020) and N the features of one sample; other ways are in
+`qat.activation_schemes`.
 """
 
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from qat.elementwise import fake_quantize, fake_quantize_gradient
+from qat.clipping import STEPS
+from qat.elementwise import fake_quantize, fake_quantize_gradient, fake_quantize_gradient_torch
+from qat.quantizer import MIN_SCALE
+from qat.recipe import DEFAULT, Recipe
 from workloads.errors import RunError
 
 _MAX_SAMPLES = 65_536
-_NUM_STEPS = 48  # tried between 1/20 of the full-range step and the full-range step
-_MIN_STEP = 2.0**-30
+
+
+class Applied(NamedTuple):
+    """What a tensor was quantized with: integers low .. high times the step; `sign` is the learned parameter's."""
+
+    step: float
+    low: int
+    high: int
+    sign: int
 
 
 class ActivationQuantizer(nn.Module):
     """Quantizes to `bits` bits. `calibrate` chooses the sign and, unless `fixed_step` is given, the step.
 
-    Images of bytes divided by 255 are represented exactly by 8 bits and `fixed_step=1/255`.
+    Images of bytes divided by 255 are represented exactly by 8 bits and `fixed_step=1/255`. `source` names the
+    tensor it quantizes.
     """
 
+    learned = "step"  # the name of the parameter: the step, or in other schemes the bound, `steps` steps large
+    learns = True
     is_signed: Tensor
     is_calibrated: Tensor
 
-    def __init__(self, bits: int, fixed_step: float | None = None, source: str = ""):
+    def __init__(self, bits: int, fixed_step: float | None = None, source: str = "", recipe: Recipe = DEFAULT):
         super().__init__()
-        self.bits, self.source = bits, source  # the node whose tensor it quantizes
-        self.step = nn.Parameter(torch.tensor(fixed_step or 1.0), requires_grad=fixed_step is None)
+        self.bits, self.source, self.recipe = bits, source, recipe
         self.register_buffer("is_signed", torch.tensor(False))
         self.register_buffer("is_calibrated", torch.tensor(False))
+        self.register_parameter(self.learned, nn.Parameter(torch.tensor(1.0), requires_grad=self.learns))
         self.observed: list[Tensor] | None = None
+        if fixed_step is not None:
+            self.freeze(fixed_step)
+
+    @property
+    def size(self) -> nn.Parameter:
+        """The step or bound, a scalar."""
+        return self.get_parameter(self.learned)
+
+    @property
+    def steps(self) -> int:
+        """How many steps large the parameter is."""
+        return 1
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -47,25 +72,27 @@ class ActivationQuantizer(nn.Module):
 
     def scale(self) -> Tensor:
         """The positive step, a scalar."""
-        return self.step.detach().abs().clamp_min(_MIN_STEP)
+        return (self.size.detach().abs() / self.steps).clamp_min(MIN_SCALE)
 
     def freeze(self, step: float | None = None) -> None:
         """Stops training of the step, at `step` if given."""
         if step is not None:
-            self.step.data.fill_(step)
-        self.step.requires_grad_(False)
+            self.size.data.fill_(step * self.steps)
+        self.size.requires_grad_(False)
 
     def calibrate(self, samples: Tensor) -> None:
-        """Signed if any sample is negative; the step with the least squared error on the samples.
+        """Signed if any sample is negative; the step from the samples, by `Recipe.calibration`.
 
         Raises ValueError if a sample is not finite.
         """
         values = _thinned(samples)
         if not torch.isfinite(values).all():
             raise ValueError("activation samples: must be finite")
+        step = self.scale()
         self.is_signed.fill_(bool(values.min() < 0))
-        if self.step.requires_grad:
-            self.step.data.copy_(_best_step(values, self.bounds))
+        if self.size.requires_grad:
+            step = STEPS[self.recipe.calibration](values.float(), self.bounds)
+        self.size.data.copy_(step * self.steps)
         self.is_calibrated.fill_(True)
 
     def observe(self) -> None:
@@ -90,24 +117,29 @@ class ActivationQuantizer(nn.Module):
             return x
         if not self.is_calibrated:
             raise RunError("activation quantizer: has no step: calibrate the model first")
-        return _FakeQuantize.apply(x, self.step, self)  # pyright: ignore[reportReturnType]
+        return _FakeQuantize.apply(x, self.size, self)  # pyright: ignore[reportReturnType]
+
+    def gradients(self, grad: Tensor, x: Tensor, used: Applied) -> tuple[Tensor, Tensor]:
+        """Of x, and of the learned parameter."""
+        # torch's own operations where a gradient of the gradient is wanted
+        gradient = fake_quantize_gradient_torch if torch.is_grad_enabled() else fake_quantize_gradient
+        grad_x, slope = gradient(grad, x, used.step, used.low, used.high)
+        return grad_x, slope * used.sign / sqrt(x[0].numel() * max(used.high, 1))
 
 
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, quantizer: ActivationQuantizer) -> Tensor:
-        ctx.scale, ctx.bounds, ctx.sign = quantizer.scale(), quantizer.bounds, -1.0 if step < 0 else 1.0
+    def forward(ctx: Any, x: Tensor, size: Tensor, quantizer: ActivationQuantizer) -> Tensor:
+        ctx.used = Applied(float(quantizer.scale()), *quantizer.bounds, -1 if size < 0 else 1)
+        ctx.quantizer = quantizer
         ctx.save_for_backward(x)
-        return fake_quantize(x, float(ctx.scale), *ctx.bounds)
+        return fake_quantize(x, *ctx.used[:3])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), (x,), (low, high) = grads, ctx.saved_tensors, ctx.bounds
-        grad_x, slope = fake_quantize_gradient(grad, x, float(ctx.scale), low, high)
-        if not ctx.needs_input_grad[1]:
-            return grad_x, None, None
-        return grad_x, slope * ctx.sign / sqrt(x[0].numel() * max(high, 1)), None
+        (grad,), (x,) = grads, ctx.saved_tensors
+        grad_x, grad_size = ctx.quantizer.gradients(grad, x.detach(), ctx.used)
+        return grad_x, grad_size if ctx.needs_input_grad[1] else None, None
 
 
 def _thinned(x: Tensor) -> Tensor:
@@ -115,13 +147,3 @@ def _thinned(x: Tensor) -> Tensor:
     flat = x.detach().flatten()
     extremes = torch.stack(torch.aminmax(flat))
     return torch.cat([flat[:: max(1, flat.numel() // _MAX_SAMPLES)], extremes])
-
-
-def _best_step(values: Tensor, bounds: tuple[int, int]) -> Tensor:
-    low, high = bounds
-    full = torch.maximum(values.max() / max(high, 1), values.min() / (low or 1)).clamp_min(_MIN_STEP)
-    if float(values.abs().max()) == 0:
-        return torch.tensor(1.0 / max(high, 1))
-    steps = full * torch.logspace(-1.3, 0, _NUM_STEPS)
-    errors = [((values / s + 0.5).floor().clamp(low, high) * s - values).square().mean() for s in steps]
-    return steps[int(torch.stack(errors).argmin())]
