@@ -110,6 +110,7 @@ class Training(Frozen):
     float_lr: Rate = 3e-3
     tune_lr: Rate = 1e-3
     arch_lr: Rate = 0.05
+    distill_factor: float = Field(default=0.0, ge=0, le=100)  # in fine-tuning, of the float network's outputs
     calibration_images: Positive = 512
     selection_images: Positive = 2_000  # of the validation images, to compare plans in the supernet
     test_images: Positive = 10_000
