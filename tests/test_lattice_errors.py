@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.blocks import decoded, gaussian, relative_error, unshifted
-from workloads.lattice import TIE_DITHER, nearest_point
+from workloads.lattice import TIE_DITHER, class_index, nearest_point
 from workloads.lattices import lattice_code
 from workloads.lattices.named import measured
 from workloads.lattices.nested import Nested
@@ -103,6 +103,28 @@ def test_the_published_scale(q, digits, zeros, unbounded, stored, overload):
     assert relative_error(wrapped(q, digits, points), x, sigma) == pytest.approx(stored, rel=0.15 if q == 4 else 0.02)
     outside = Nested("e8", q, digits, ZERO).codes(points)[1]
     assert 100 * outside.mean() == pytest.approx(overload, rel=0.02, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("q", "sigma", "percent_nearest", "expected", "nearest"),
+    [
+        (3, 0.6, 89.5, 0.745, 0.199),
+        (4, 0.8, 93.2, 0.491, 0.112),
+        (4, 1.5, 60.5, 0.668, 0.032),
+        (5, 1.5, 72.9, 0.73, 0.032),
+    ],
+)
+def test_dividing_the_block_instead_of_its_lattice_point_misses(q, sigma, percent_nearest, expected, nearest):
+    """As the first lattice training's public code did, with two digits: blocks decode elsewhere without overload."""
+    x = sigma * gaussian(20_000, 8, seed=18)
+    point, members = nearest_point("e8", x), Nested("e8", q, 2, ZERO)
+    lower, upper = (class_index("e8", nearest_point("e8", part + TIE_DITHER), q) for part in (x, x / q))
+    total = members.points(np.stack([lower, upper], 1))
+    assert 100 * (total == point).all(1).mean() == pytest.approx(percent_nearest, abs=1)
+    assert relative_error(total, x, sigma) == pytest.approx(expected, rel=0.04)
+    codes, outside = members.codes(point)
+    assert outside.mean() < 0.001
+    assert relative_error(members.points(codes)[~outside], x[~outside], sigma) == pytest.approx(nearest, rel=0.02)
 
 
 @pytest.mark.parametrize(

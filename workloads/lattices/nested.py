@@ -84,7 +84,7 @@ class Nested(NamedTuple):
 
     def saturate(self, x: Points) -> Codes:
         if self.lattice[0] == "z":  # a box: its nearest member is where the block is clipped to
-            return self.codes(np.rint(np.clip(x, *self.extent()) + self.offset))[0]
+            return self.codes(nearest_point(self.lattice, np.clip(x, *self.extent()) + self.offset))[0]
         if self.digit_size**self.num_digits <= _MAX_SEARCH:
             return self._search(x)
         return self.codes(self.climb(x, self.shrink(x)))[0]
