@@ -71,7 +71,7 @@ def update_deltas(model: nn.Module, loss: Callable[[], Tensor], *, probes: int =
 
     `loss` runs the model on a batch and returns its loss. Changes nothing but `delta`, of weights and activations.
     """
-    outputs: dict[nn.Module, list[Tensor]] = {}
+    outputs: dict[Any, list[Tensor]] = {}
 
     def note(module: nn.Module, args: Any, output: Tensor) -> None:
         outputs.setdefault(module, []).append(output)
@@ -86,7 +86,7 @@ def update_deltas(model: nn.Module, loss: Callable[[], Tensor], *, probes: int =
             hook.remove()
     seen = {id(output): (module, output) for module, parts in outputs.items() for output in parts}
     found = curvatures(value, [output for _, output in seen.values()], probes, seed)
-    for module in owners:
+    for module in outputs:
         pairs = [pair for (owner, _), pair in zip(seen.values(), found, strict=True) if owner is module]
         if isinstance(module, EwgsActivation):
             module.set_delta(*(torch.cat([part.flatten() for part in parts]) for parts in zip(*pairs, strict=True)))
@@ -98,7 +98,7 @@ def curvatures(value: Tensor, tensors: list[Tensor], probes: int, seed: int) -> 
     """(estimate of the Hessian's diagonal, gradient) of a loss for each of the tensors inside its graph.
 
     Hutchinson's estimate, as in Bekas, Kokiopoulou and Saad (2007): the mean of v * (H v) over vectors v of signs.
-    The same signs serve all tensors, so what couples two of them averages out.
+    One product serves all tensors, so what couples two of them must average out.
     """
     grads = torch.autograd.grad(value, tensors, create_graph=True, materialize_grads=True)
     generator = torch.Generator().manual_seed(seed)

@@ -70,7 +70,9 @@ def _sources(model: nn.Module, layer_bits: Mapping[str, int], example_input: Ten
     try:
         found = trace(model, example_input).sources
     except InputError:
-        first = {modules[name]: name for name in reversed(layer_bits) if not isinstance(modules[name], nn.Embedding)}
+        first = {
+            modules[name]: name for name in reversed(tuple(layer_bits)) if not isinstance(modules[name], nn.Embedding)
+        }
         return {name: (f"{name}.input",) for name in reversed(first.values())}
     return {
         reader: names

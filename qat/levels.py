@@ -94,10 +94,11 @@ class LevelQuantizer(Quantizer):
         return self.held if self.held is None or self.multiples is None else self.held * LARGEST
 
     def project(self, w: Tensor) -> Projected:
-        placed, shares = self.place(self.levelled(w)), self.shares(w.shape)
+        shares = self.shares(w.shape)
         if shares is None:
-            return placed
-        return Projected(placed.integers * (shares * LARGEST), placed.scale / LARGEST, placed.saved)
+            return self.place(w)
+        levels, step, saved = self.place(w / shares)
+        return Projected(levels * (shares * LARGEST), step / LARGEST, saved)
 
     def encode_rotated(self, w: Tensor) -> Encoded:
         integers, step, _ = self.place(self.levelled(w))
