@@ -149,6 +149,17 @@ def test_no_chip_has_a_step_per_token():
         attach_inputs(trained(), {"conv1": 8, "conv2": 8, "fc": 8}, torch.zeros(1, 1, 8, 8), RECIPES["token"])
 
 
+def test_a_step_per_token_is_not_exported():
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    plan = Plan(network="net", layers={"0": LayerPlan(format="linear-4"), "2": LayerPlan(format="linear-4")})
+    x = samples(True, (4, 6))
+    quantize(model, plan, recipe=RECIPES["token"], example_input=x[:1])
+    calibrate(model, x)
+    assert torch.isfinite(model(x)).all()
+    with pytest.raises(InputError, match="input: has a step per token"):
+        export(model.eval(), plan, x[:1])
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_gradients_of_gradients_pass_where_values_do(name):
     """The Hessian that EWGS asks for: all but the rounding is as without quantizer."""
