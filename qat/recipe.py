@@ -32,7 +32,7 @@ class Recipe(Frozen):
     ema_momentum: float = Field(default=0.99, gt=0, lt=1)
     revival: bool = True
     init: Literal["kmeans++", "sr-kmeans", "hessian", "random"] = "kmeans++"
-    temperature: float = Field(default=0.1, gt=0)  # of softmax, DKM and Gumbel
+    temperature: float = Field(default=0.1, gt=0)  # of softmax (of cosines), DKM and Gumbel (of squared distances)
     iterations: int = Field(default=5, ge=1, le=100)  # of DKM
     candidates: int = Field(default=8, ge=2, le=256)  # of a vector, in a universal codebook
     freeze_ratio: float = Field(default=0.9999, gt=0.5, lt=1)  # at which a vector's choice is final
@@ -67,9 +67,9 @@ RECIPES = {
     "softmax": Recipe(estimator="softmax"),
     "hard": Recipe(estimator="none"),
     "ema": Recipe(assignment="euclid", codebook="ema"),
-    "dkm": Recipe(vector="dkm", assignment="euclid", temperature=1e-2),
-    "gumbel": Recipe(vector="gumbel", assignment="euclid", temperature=1.0),
-    "universal": Recipe(vector="universal", codebook="frozen"),
+    "dkm": Recipe(vector="dkm", assignment="euclid", codebook="frozen"),
+    "gumbel": Recipe(vector="gumbel", assignment="euclid", codebook="frozen"),
+    "universal": Recipe(vector="universal", assignment="euclid", codebook="frozen", revival=False),
     "wrap": Recipe(overload="wrap"),
     "sigma": Recipe(lattice_scale="sigma"),
     "learned-scale": Recipe(lattice_scale="learned"),

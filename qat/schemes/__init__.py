@@ -9,10 +9,12 @@ from torch import Tensor
 from qat.codebook import Codebook
 from qat.quantizer import Encoded, Quantizer
 from qat.recipe import DEFAULT, Recipe
+from qat.schemes.dkm import DkmQuantizer, GumbelQuantizer
 from qat.schemes.dorefa import DorefaQuantizer
 from qat.schemes.ewgs import EwgsQuantizer
 from qat.schemes.lattice import LatticeQuantizer
 from qat.schemes.linear import LinearQuantizer
+from qat.schemes.universal import UniversalQuantizer
 from qat.schemes.vector import VectorQuantizer
 from workloads.format import WeightFormat
 
@@ -24,6 +26,9 @@ SCHEMES: dict[str, Callable[..., Quantizer]] = {
     "ewgs": EwgsQuantizer,
     "dorefa": DorefaQuantizer,
     "top1": VectorQuantizer,
+    "dkm": DkmQuantizer,
+    "gumbel": GumbelQuantizer,
+    "universal": UniversalQuantizer,
     "lattice": LatticeQuantizer,
 }
 
