@@ -9,7 +9,7 @@ from qat.elementwise import (
     fake_quantize_gradient_torch,
     fake_quantize_torch,
 )
-from qat.schemes.base import channels_last
+from qat.quantizer import channels_last
 
 SHAPES = [(7,), (3, 5), (2, 3, 5, 4), (4, 1, 6, 6), (1, 9000)]
 
