@@ -12,7 +12,6 @@ from cimsim.engine import simulate
 from cimsim.spec import Chip
 from cimsim.study import Training
 from cimsim.table import build_table
-from qat.attach import quantize
 from qat.nas import Aim, Budgets, SearchSettings, supernet, warm
 from qat.nas import search as run_search
 from qat.train import Part, TrainingData, divide
@@ -79,4 +78,4 @@ def _one(x: Tensor) -> Tensor:
     return Part(x, x).images(slice(0, 1))
 
 
-__all__ = ["Tuned", "capture", "quantize", "search", "tune"]
+__all__ = ["Tuned", "capture", "search", "tune"]

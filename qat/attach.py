@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import ParametrizationList
 
 from qat import guard
 from qat.activation import ActivationQuantizer
-from qat.attention import SplitAttention, merge_attention
+from qat.attention import Replaced, SplitAttention, merge, split, split_state
 from qat.codebook import Codebook
+from qat.graphs import outside_graphs, refuse_export
 from qat.inputs import INPUT, attach_inputs, detach_inputs
-from qat.layout import Turned, output_first, turn_of
+from qat.layout import LAYERS, Turned, is_frozen, output_first, problems_of, turn_of
 from qat.mixture import Mixture
 from qat.quantizer import Encoded, Quantizer
 from qat.recipe import DEFAULT, Recipe
 from qat.schemes import make_quantizer
+from qat.schemes.vector import VectorQuantizer
 from workloads.errors import InputError
 from workloads.plan import Plan
-
-LAYERS = (
-    nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d,
-    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-)  # fmt: skip
 
 
 class Attached(NamedTuple):
@@ -50,118 +49,179 @@ def quantize(  # noqa: PLR0913 (a front door: all but two are named)
 
     `books` (id of `Plan.codebooks` -> book) are used as given; missing ones are fitted to the weights that share
     them. With an `example_input`, activations are quantized too and need `calibrate`. New parameters join
-    `optimizer`, without weight decay. Layers that share a weight share its quantizer. A plan that names the
-    projections of an nn.MultiheadAttention (`attn.q_proj`) has it replaced by a `SplitAttention`.
-    Raises InputError for a layer that is none of `LAYERS`, or is quantized already.
+    `optimizer`, without weight decay. Layers that share a weight share its quantizer. An nn.MultiheadAttention with
+    a projection in the plan (`attn.q_proj`) becomes a `SplitAttention`. Raises InputError, and leaves the model as
+    it was, for layers that cannot be quantized.
     """
-    _split_named(model, plan, optimizer)
-    layers = _layers(model, plan)
-    if example_input is not None:
-        attach_inputs(model, {name: plan.layers[name].activation_bits for name in layers}, example_input)
-    weights = {name: output_first(module, module.get_parameter("weight").detach()) for name, module in layers.items()}
-    books = {**_fit_books(weights, plan, recipe, books or {}, seed), **(books or {})}
-    shared: dict[int, Quantizer] = {}
-    for name, module in layers.items():
-        latent = module.get_parameter("weight")
-        if id(latent) not in shared:
-            shared[id(latent)] = make_quantizer(plan.format_of(name), weights[name], books.get(plan.book_id(name)), recipe)
-        _attach(module, shared[id(latent)])
+    wanted = {name.rpartition(".")[0] for name in plan.layers}
+    whole = [m for name, m in model.named_modules() if name in wanted and type(m) is not SplitAttention]
+    replaced: Replaced = {}
+    try:
+        for attention in whole:
+            if isinstance(attention, nn.MultiheadAttention):
+                replaced |= split(attention)
+        layers = _layers(model, plan)
+        made = _quantizers(layers, plan, recipe, books or {}, seed)
+        if example_input is not None:
+            attach_inputs(model, {name: plan.layers[name].activation_bits for name in layers}, example_input, recipe)
+    except Exception:
+        for attention in whole:
+            if isinstance(attention, SplitAttention):
+                merge(attention)
+        raise
+    for module in {id(module): module for module in layers.values()}.values():
+        turn, quantizer = turn_of(module), made[id(module.get_parameter("weight"))]
+        chain = quantizer if turn is None else Turned(quantizer, turn)
+        parametrize.register_parametrization(module, "weight", chain, unsafe=True)
+    _hook(model)
+    guard.replace(replaced, optimizer)
     if optimizer is not None:
-        guard.adopt(optimizer, quantizer_parameters(model), weight_decay=0.0)
-    model.register_forward_pre_hook(_begin)
-    model.register_forward_hook(_end, always_call=True)
-    model.register_load_state_dict_pre_hook(_accept_float_state)
+        guard.adopt(optimizer, quantizer_parameters(model))
     return model
 
 
-def _split_named(model: nn.Module, plan: Plan, optimizer: torch.optim.Optimizer | None) -> None:
-    """Splits the attentions whose projections the plan names; their old weights must not be trained on."""
-    wanted = {name.rpartition(".")[0] for name in plan.layers if name.endswith(("q_proj", "k_proj", "v_proj"))}
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.MultiheadAttention) and name in wanted:
-            split = SplitAttention(module)
-            old = list(module.parameters())
-            for parameter in old:
-                guard.watch(parameter, ())
-            model.set_submodule(name, split)
-            if optimizer is not None:
-                guard.drop(optimizer, old)
-                guard.adopt(optimizer, split.parameters(), weight_decay=None)
-
-
 def _layers(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:
-    modules = dict(model.named_modules())
-    wrong = [name for name in plan.layers if not isinstance(modules.get(name), LAYERS)]
-    if wrong:
-        known = [name for name, module in modules.items() if isinstance(module, LAYERS)]
-        kinds = ", ".join(kind.__name__ for kind in LAYERS)
-        raise InputError("plan", [f"layers.{name}: must be a {kinds}, one of {known}" for name in wrong])
-    twice = [name for name in plan.layers if parametrize.is_parametrized(modules[name], "weight")]
-    if twice:
-        raise InputError("plan", [f"layers.{name}: is quantized already (unquantize first)" for name in twice])
+    """The plan's layers. Raises InputError that lists what is wrong with any."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    known = [name for name, module in modules.items() if isinstance(module, LAYERS)]
+    problems = []
+    for name in plan.layers:
+        if not isinstance(module := modules.get(name), LAYERS):
+            kinds = ", ".join(kind.__name__ for kind in LAYERS)
+            problems.append(f"layers.{name}: must be a {kinds}, one of {known}")
+        else:
+            problems += [f"layers.{name}: {problem}" for problem in problems_of(module)]
+    problems = problems or _ties(modules, plan)
+    if problems:
+        raise InputError("plan", problems)
     return {name: modules[name] for name in plan.layers}
 
 
-def _fit_books(
-    weights: Mapping[str, Tensor], plan: Plan, recipe: Recipe, given: Mapping[str, Codebook], seed: int
-) -> dict[str, Codebook]:
-    """The plan's codebooks that are not given, each fitted to the weights that share it."""
-    books = {}
-    for book_id, fmt in plan.codebooks().items():
-        if book_id not in given:
+def _ties(modules: Mapping[str, nn.Module], plan: Plan) -> list[str]:
+    """What is wrong with layers that share a weight: all must be in the plan, and quantize it alike."""
+    ways: dict[int, tuple[str, Any]] = {}
+    problems = []
+    for name in plan.layers:
+        way = plan.layers[name].format, turn_of(modules[name])
+        first, known = ways.setdefault(id(modules[name].get_parameter("weight")), (name, way))
+        if way != known:
+            problems.append(f"layers.{name}: shares its weight with {first}: must have its format and kind of layer")
+    quantized = {id(modules[name]) for name in plan.layers}
+    for name, module in modules.items():
+        for parameter in module._parameters.values():
+            if id(parameter) in ways and id(module) not in quantized:
+                first = ways[id(parameter)][0]
+                problems.append(f"layers.{first}: shares its weight with {name}: both must be layers of the plan")
+    return problems
+
+
+def _quantizers(
+    layers: Mapping[str, nn.Module], plan: Plan, recipe: Recipe, given: Mapping[str, Codebook], seed: int
+) -> dict[int, Quantizer]:
+    """Id of a latent weight -> its quantizer. Codebooks that are not given are fitted to the weights that share them.
+
+    Each book has its own seed, so that books of one format are not revived alike. All is fitted on the CPU, so it is
+    the same wherever the weights are.
+    """
+    latent = {name: module.get_parameter("weight") for name, module in layers.items()}
+    first = {id(parameter): name for name, parameter in reversed(latent.items())}
+    weights = {name: output_first(layers[name], latent[name].detach()).cpu() for name in reversed(first.values())}
+    books = dict(given)
+    for number, (book_id, fmt) in enumerate(plan.codebooks().items()):
+        if book_id not in books:
             users = [weight for name, weight in weights.items() if plan.book_id(name) == book_id]
-            books[book_id] = Codebook.fit(fmt, users, seed, recipe)
-    return books
+            books[book_id] = Codebook.fit(fmt, users, seed + number, recipe)
+    made = {
+        name: make_quantizer(plan.format_of(name), weight, books.get(plan.book_id(name)), recipe)
+        for name, weight in weights.items()
+    }
+    return {id(latent[name]): quantizer.to(latent[name].device) for name, quantizer in made.items()}
 
 
-def _attach(module: nn.Module, quantizer: Quantizer) -> None:
-    turn = turn_of(module)
-    latent = module.get_parameter("weight")
-    chain = quantizer if turn is None else Turned(quantizer, turn)
-    parametrize.register_parametrization(module, "weight", chain, unsafe=True)
-    guard.watch(latent, quantizer.trained())
+def quantizer_of(module: nn.Module) -> Quantizer | None:
+    """The quantizer of this layer's weight, if it has one."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    chain = getattr(module.parametrizations, "weight")  # noqa: B009
+    return _quantizer_in(chain)
+
+
+def _quantizer_in(chain: ParametrizationList) -> Quantizer | None:
+    first = chain[0].quantizer if isinstance(chain[0], Turned) else chain[0]
+    return first if isinstance(first, Quantizer) else None
+
+
+def _hook(model: nn.Module) -> None:
+    if _begin not in model._forward_pre_hooks.values():
+        model.register_forward_pre_hook(_begin, prepend=True)
+        model.register_forward_hook(_end, always_call=True)
+        model.register_load_state_dict_pre_hook(_accept_float_state)
+
+
+def _unhook(model: nn.Module) -> None:
+    for module in model.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks, module._load_state_dict_pre_hooks):
+            for handle in [h for h, hook in hooks.items() if getattr(hook, "hook", hook) in _HOOKS]:
+                del hooks[handle]
+                module._forward_hooks_always_called.pop(handle, None)
 
 
 def _begin(model: nn.Module, args: Any) -> None:
-    """Before a forward: each quantizer works once in it, however often its weight is read."""
-    for quantizer in quantizers(model).values():
-        quantizer.kept, quantizer.keeps = None, True
+    refuse_export(f"{type(model).__name__}, a model in training")
+    _keep(model, True)
 
 
 def _end(model: nn.Module, args: Any, output: Any) -> None:
-    for quantizer in quantizers(model).values():
-        quantizer.kept, quantizer.keeps = None, False
+    _keep(model, False)
+
+
+@outside_graphs
+def _keep(model: nn.Module, keeps: bool) -> None:
+    """Within a forward each quantizer works once, however often its weight is read.
+
+    Copies of a quantized model come by here too, so an optimizer of theirs is watched from now on.
+    """
+    for module in model.modules():
+        if isinstance(module, ParametrizationList) and (quantizer := _quantizer_in(module)):
+            quantizer.kept, quantizer.keeps = None, keeps
+            if keeps:
+                guard.watch(module.get_parameter("original"), quantizer.trained())
 
 
 def _accept_float_state(model: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
     """A float state dict fits a quantized model: `weight` is the latent weight, what it lacks stays as it is."""
-    own = None
-    for name, _, _ in attached(model):
-        key, latent = f"{prefix}{name}.weight", f"{prefix}{name}.parametrizations.weight.original"
-        if key in state:
-            state[latent] = state.pop(key)
-            own = model.state_dict(prefix=prefix) if own is None else own
-    for key, value in (own or {}).items():
-        if ".parametrizations." in key or INPUT in key:
+    for name, module in model.named_modules():
+        if isinstance(module, SplitAttention):
+            split_state(module, state, prefix + name + "." * bool(name))
+    floats = {_key(prefix, name, "weight"): _key(prefix, name, _ORIGINAL) for name in quantizers(model)}
+    if floats.keys().isdisjoint(state):
+        return
+    for key in floats.keys() & state.keys():
+        state[floats[key]] = state.pop(key)
+    for key, value in model.state_dict(prefix=prefix).items():
+        if ".parametrizations." in f".{key}" or INPUT in key:
             state.setdefault(key, value)
 
 
+_HOOKS = (_begin, _end, _accept_float_state)
+_ORIGINAL = "parametrizations.weight.original"
+
+
+def _key(prefix: str, *parts: str) -> str:
+    return prefix + ".".join(part for part in parts if part)
+
+
 def float_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict that the model would have without its quantizers, with the latent weights."""
-    latent = {f"{name}.parametrizations.weight.original": f"{name}.weight" for name, _, _ in attached(model)}
-    state = model.state_dict()
-    kept = {key: value for key, value in state.items() if ".parametrizations." not in key and INPUT not in key}
-    return kept | {name: state[key] for key, name in latent.items()}
+    """The state dict that the model would have without its quantizers, with copies of the latent weights."""
+    return unquantize(copy.deepcopy(model)).state_dict()
 
 
 def attached(model: nn.Module) -> Iterator[Attached]:
     """Every quantized layer; layers that share a weight come each."""
     for name, module in model.named_modules(remove_duplicate=False):
-        if parametrize.is_parametrized(module, "weight"):
-            chain = getattr(module.parametrizations, "weight")  # noqa: B009
-            quantizer = chain[0].quantizer if isinstance(chain[0], Turned) else chain[0]
-            if isinstance(quantizer, Quantizer):
-                yield Attached(name, quantizer, output_first(module, chain.original))
+        if (quantizer := quantizer_of(module)) is not None:
+            latent = getattr(module.parametrizations, "weight").original  # noqa: B009
+            yield Attached(name, quantizer, output_first(module, latent))
 
 
 def quantizers(model: nn.Module) -> dict[str, Quantizer]:
@@ -180,18 +240,13 @@ def after_step(model: nn.Module, step: int) -> dict[str, float]:
     The same for the same state and step, in every process.
     """
     found: dict[str, float] = {}
-    users: dict[Codebook, list[Attached]] = {}
-    done: set[int] = set()
-    for one in attached(model):
-        if id(one.quantizer) in done:
-            continue
-        done.add(id(one.quantizer))
-        _add(found, one.quantizer.after_step(one.weight.detach(), step))
-        book = getattr(one.quantizer, "book", None)
-        if isinstance(book, Codebook) and one.quantizer.recipe.codebook != "frozen":
-            users.setdefault(book, []).append(one)
-    for book, members in users.items():
-        index, vectors = zip(*(one.quantizer.members(one.weight) for one in members), strict=True)
+    uses: dict[Codebook, list[tuple[Tensor, Tensor]]] = {}
+    for _, quantizer, weight in {id(one.quantizer): one for one in attached(model)}.values():
+        _add(found, quantizer.after_step(weight.detach(), step))
+        if isinstance(quantizer, VectorQuantizer) and quantizer.recipe.codebook != "frozen":
+            uses.setdefault(quantizer.book, []).append(quantizer.members(weight))
+    for book, parts in uses.items():
+        index, vectors = zip(*parts, strict=True)
         _add(found, book.after_step(torch.cat(index), torch.cat(vectors), step))
     return found
 
@@ -204,13 +259,8 @@ def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
 def quantizer_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Steps, codebooks and mixture logits: everything that quantization added, each once."""
     owners = (Quantizer, Codebook, Mixture, ActivationQuantizer)
-    found = {
-        id(parameter): parameter
-        for module in model.modules()
-        if isinstance(module, owners)
-        for parameter in module.parameters()
-    }
-    return list(found.values())
+    owned = [module for module in model.modules() if isinstance(module, owners)]
+    return list({id(p): p for module in owned for p in module.parameters()}.values())
 
 
 def parameter_groups(
@@ -226,15 +276,53 @@ def parameter_groups(
     ]
 
 
-def unquantize(model: nn.Module, *, keep_values: bool = False) -> nn.Module:
-    """Takes all quantizers off, in place. Weights return to their latent values, or keep the quantized ones."""
-    detach_inputs(model)
+def settle(model: nn.Module) -> None:
+    """Gives every latent weight its quantized value, with the strides of the forward pass."""
+    values = {}
+    for module in model.modules():
+        if quantizer_of(module) is not None:
+            latent = getattr(module.parametrizations, "weight").original  # noqa: B009
+            values[id(latent)] = latent, getattr(module, "weight").detach().clone()  # noqa: B009
+    for latent, value in values.values():
+        latent.data = value
+
+
+def detach(model: nn.Module) -> None:
+    """Takes the quantizers of weights off; weights have their latent values."""
+    _unhook(model)
     for module in list(model.modules()):
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
-            for handle in [handle for handle, hook in hooks.items() if hook in (_begin, _end)]:
-                del hooks[handle]
-                module._forward_hooks_always_called.pop(handle, None)
         if parametrize.is_parametrized(module, "weight"):
-            guard.forget(getattr(module.parametrizations, "weight").original)  # noqa: B009
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=keep_values)
-    return merge_attention(model)
+            chain = getattr(module.parametrizations, "weight")  # noqa: B009
+            if _quantizer_in(chain) is not None or isinstance(chain[0], Mixture):
+                guard.forget(chain.original)
+                _remove(module)
+
+
+def _remove(module: nn.Module) -> None:
+    """As torch removes a parametrization, but copies of the module stay whole, and `weight` its first parameter."""
+    own = type(module)  # deep copies share this class, from which torch deletes `weight`
+    setattr(module, "__class__", type(own.__name__, own.__bases__, dict(vars(own))))  # noqa: B010
+    parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+    for name in [name for name in module._parameters if name != "weight"]:
+        module._parameters[name] = module._parameters.pop(name)
+
+
+def unquantize(
+    model: nn.Module, *, keep_values: bool = False, optimizer: torch.optim.Optimizer | None = None
+) -> nn.Module:
+    """Takes all quantizers off, in place. Weights return to their latent values, or keep the quantized ones.
+
+    Attention becomes whole again, in `optimizer` too. Raises InputError for a frozen model.
+    """
+    if frozen := [name for name, module in model.named_modules() if is_frozen(module)]:
+        raise InputError("model", [f"{name}: is frozen, its latent weight is gone" for name in frozen])
+    if keep_values:
+        settle(model)
+    detach_inputs(model)
+    detach(model)
+    replaced: Replaced = {}
+    for module in list(model.modules()):
+        if isinstance(module, SplitAttention):
+            replaced |= merge(module)
+    guard.replace(replaced, optimizer)
+    return model

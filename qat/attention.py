@@ -2,60 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
+from workloads.errors import InputError
+
+INPUTS = ("q_proj", "k_proj", "v_proj")
+_LAYER_OF = {"q_proj_weight": "q_proj", "k_proj_weight": "k_proj", "v_proj_weight": "v_proj"}
+
+Replaced = dict[nn.Parameter, list[nn.Parameter]]  # old parameter -> those that took its place
 
 
-class SplitAttention(nn.Module):
-    """The same function as an nn.MultiheadAttention, computed by `q_proj`, `k_proj`, `v_proj` and `out_proj`.
+class SplitAttention(nn.MultiheadAttention):
+    """What `split` makes of an nn.MultiheadAttention, in place: `q_proj`, `k_proj`, `v_proj` and `out_proj` compute it.
 
-    Takes and returns what nn.MultiheadAttention does. The attributes that nn.TransformerEncoderLayer reads of
-    its attention are here too; they keep it off the fused path, which would not see the projections.
+    Takes and returns what nn.MultiheadAttention does. Of its old parameters all are None; nn.TransformerEncoderLayer
+    then stays off its fused path, which would not see the projections.
     """
 
-    in_proj_bias = None
-    _qkv_same_embed_dim = False
-
-    def __init__(self, whole: nn.MultiheadAttention):
-        super().__init__()
-        if whole.bias_k is not None or whole.add_zero_attn:
-            raise ValueError("nn.MultiheadAttention: add_bias_kv and add_zero_attn: must be False to be quantized")
-        self.embed_dim, self.num_heads, self.head_dim = whole.embed_dim, whole.num_heads, whole.head_dim
-        self.dropout, self.batch_first = whole.dropout, whole.batch_first
-        weights = _input_weights(whole)
-        biases = [None] * 3 if whole.in_proj_bias is None else whole.in_proj_bias.detach().chunk(3)
-        self.q_proj, self.k_proj, self.v_proj = (_linear(w, b) for w, b in zip(weights, biases, strict=True))
-        self.out_proj = _linear(whole.out_proj.weight, whole.out_proj.bias)
-        self.train(whole.training)
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    whole: dict[str, nn.Parameter]  # the old parameters, empty until `merge`
 
     def forward(  # noqa: PLR0913 (the signature of nn.MultiheadAttention)
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
         need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        if is_causal and attn_mask is None:
+            raise ValueError("is_causal: is a hint about attn_mask, which must be given")
         is_batched = query.dim() == 3
         if not is_batched:
-            query, key, value = (x.unsqueeze(0 if self.batch_first else 1) for x in (query, key, value))
+            query, key, value = (x.unsqueeze(0) for x in (query, key, value))
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-        if not self.batch_first:
+        elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        q, k, v = (self._heads(p(x)) for p, x in zip(self._inputs(), (query, key, value), strict=True))
-        mask = _mask(attn_mask, key_padding_mask, q, k)
-        out, weights = self._attend(q, k, v, mask, need_weights)
+        q, k, v = self._heads(self.q_proj(query)), self._heads(self.k_proj(key)), self._heads(self.v_proj(value))
+        out, weights = self._attend(q, k, v, _mask(attn_mask, key_padding_mask, q, k), need_weights)
         out = self.out_proj(out.transpose(1, 2).flatten(2))
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
-        if not self.batch_first:
-            out = out.transpose(0, 1)
         if not is_batched:
-            out, weights = out.squeeze(0 if self.batch_first else 1), None if weights is None else weights.squeeze(0)
-        return out, weights
-
-    def _inputs(self) -> tuple[nn.Linear, ...]:
-        return self.q_proj, self.k_proj, self.v_proj
+            return out.squeeze(0), None if weights is None else weights.squeeze(0)
+        return out if self.batch_first else out.transpose(0, 1), weights
 
     def _heads(self, x: Tensor) -> Tensor:
         """[N, L, E] -> [N, heads, L, E / heads]."""
@@ -71,22 +64,6 @@ class SplitAttention(nn.Module):
         weights = (scores if mask is None else scores + mask).softmax(-1)
         weights = functional.dropout(weights, dropout)
         return weights @ v, weights
-
-
-def _input_weights(whole: nn.MultiheadAttention) -> tuple[Tensor, ...]:
-    if whole.in_proj_weight is not None:
-        return whole.in_proj_weight.chunk(3)
-    parts = (whole.q_proj_weight, whole.k_proj_weight, whole.v_proj_weight)
-    return tuple(part for part in parts if part is not None)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, weight.device, weight.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        if bias is not None:
-            layer.bias.copy_(bias)
-    return layer
 
 
 def _mask(attn_mask: Tensor | None, padding: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:
@@ -107,36 +84,64 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(mask, -torch.inf)
 
 
-def split_attention(model: nn.Module) -> nn.Module:
-    """Replaces every nn.MultiheadAttention inside the model, in place; the same model is returned."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.MultiheadAttention):
-                setattr(parent, name, SplitAttention(child))
-    return model
+def split(attention: nn.MultiheadAttention) -> Replaced:
+    """Rewrites the attention in place. Raises InputError for one of a class of its own, or with more rows of keys."""
+    if type(attention) is not nn.MultiheadAttention or attention.bias_k is not None or attention.add_zero_attn:
+        need = "must be a plain nn.MultiheadAttention without add_bias_kv and add_zero_attn to be quantized"
+        raise InputError("model", [f"{type(attention).__name__}: {need}"])
+    whole = {name: p for name, p in attention._parameters.items() if p is not None}
+    parts = {name: _parts(name, parameter) for name, parameter in whole.items()}
+    weights = parts.get("in_proj_weight") or [part for name in _LAYER_OF for part in parts[name]]
+    biases = parts.get("in_proj_bias", [None] * 3)
+    out_proj = attention._modules.pop("out_proj")
+    for name, parameter in whole.items():
+        attention.register_parameter(name, None)
+        parameter.data = parameter.data.new_empty(0)
+    attention.__class__ = SplitAttention
+    assert isinstance(attention, SplitAttention)
+    for name, weight, bias in zip(INPUTS, weights, biases, strict=True):
+        attention.add_module(name, _linear(weight, bias))
+    attention.add_module("out_proj", out_proj)
+    attention.whole, attention._qkv_same_embed_dim = whole, False
+    return {whole[name]: list(parts[name]) for name in whole}
 
 
-def merge_attention(model: nn.Module) -> nn.Module:
-    """The inverse of `split_attention`, with the projections' present weights."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, SplitAttention):
-                setattr(parent, name, _merged(child))
-    return model
+def _parts(name: str, parameter: nn.Parameter) -> list[nn.Parameter]:
+    """The parameters that take the place of this one: a joint one becomes three."""
+    parts = parameter.detach().chunk(3) if name.startswith("in_proj") else [parameter.detach()]
+    return [nn.Parameter(part.clone(), parameter.requires_grad) for part in parts]
 
 
-def _merged(split: SplitAttention) -> nn.MultiheadAttention:
-    has_bias = split.q_proj.bias is not None
-    sizes = {"kdim": split.k_proj.in_features, "vdim": split.v_proj.in_features}
-    whole = nn.MultiheadAttention(
-        split.embed_dim, split.num_heads, split.dropout, has_bias, batch_first=split.batch_first, **sizes
-    )
-    inputs = split._inputs()
-    with torch.no_grad():
-        for part, layer in zip(_input_weights(whole), inputs, strict=True):
-            part.copy_(layer.weight)
-        if has_bias:
-            whole.in_proj_bias.copy_(torch.cat([layer.bias for layer in inputs]))
-            whole.out_proj.bias.copy_(split.out_proj.bias)
-        whole.out_proj.weight.copy_(split.out_proj.weight)
-    return whole.train(split.training)
+def _linear(weight: nn.Parameter, bias: nn.Parameter | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")  # draws no random numbers
+    layer.weight, layer.bias = weight, bias  # pyright: ignore[reportAttributeAccessIssue]
+    return layer
+
+
+def merge(attention: SplitAttention) -> Replaced:
+    """The inverse of `split`: the old parameters again, with the present values of the projections."""
+    replaced: Replaced = {}
+    for name, parameter in attention.whole.items():
+        kind = "bias" if name.endswith("bias") else "weight"
+        layers = INPUTS if name.startswith("in_proj") else [_LAYER_OF[name]]
+        parts = [attention.get_submodule(layer).get_parameter(kind) for layer in layers]
+        parameter.data = torch.cat([part.detach() for part in parts])
+        parameter.requires_grad_(any(part.requires_grad for part in parts))
+        attention.register_parameter(name, parameter)
+        replaced |= {part: [parameter] for part in parts}
+    for name in INPUTS:
+        delattr(attention, name)
+    del attention.whole
+    attention._qkv_same_embed_dim = attention.in_proj_weight is not None
+    setattr(attention, "__class__", nn.MultiheadAttention)  # noqa: B010
+    return replaced
+
+
+def split_state(attention: SplitAttention, state: dict[str, Any], prefix: str) -> None:
+    """Renames, in place, what a state dict has for the whole attention to the projections'; `prefix` ends in a dot."""
+    for name in attention.whole:
+        if (tensor := state.pop(prefix + name, None)) is not None:
+            kind = "bias" if name.endswith("bias") else "weight"
+            layers = INPUTS if name.startswith("in_proj") else [_LAYER_OF[name]]
+            parts = zip(layers, tensor.chunk(len(layers)), strict=True)
+            state |= {f"{prefix}{layer}.{kind}": part for layer, part in parts}

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from qat import guard
-from qat.attach import attached, quantizers
+from qat.attach import Attached, attached, detach, quantizers, settle
 from qat.codebook import Codebook
-from qat.layout import output_first, turn_of
+from qat.layout import FORMAT, is_frozen, output_first
+from qat.mixture import Mixture
 from qat.quantizer import Encoded
 from qat.recipe import DEFAULT, Recipe
 from qat.schemes import make_quantizer
 from workloads.codec import Packed, pack_all, unpack_all
+from workloads.errors import InputError
 from workloads.format import WeightFormat, parse_format
 
 STORED = "stored_"  # a frozen layer's buffers: packed codes, scale codes, error signs, scale, table
@@ -27,10 +27,13 @@ def encode(
 ) -> Encoded:
     """Any weight [O, ...] in any format, without training; a codebook is fitted to it unless `book` is given.
 
-    `nbytes` of the result is what is stored. Raises ValueError for weights that are not finite.
+    `nbytes` of the result is what is stored. Raises ValueError for a weight of one dimension or without numbers, and
+    for one that is not finite.
     """
+    if weight.dim() < 2 or not weight.numel():
+        raise ValueError(f"weight {list(weight.shape)}: must have two or more dimensions [O, I, ...], and numbers")
     fmt = parse_format(fmt) if isinstance(fmt, str) else fmt
-    return make_quantizer(fmt, weight.detach().float(), book, recipe).encode(weight)
+    return make_quantizer(fmt, weight.detach().float().cpu(), book, recipe).to(weight.device).encode(weight)
 
 
 def decode(encoded: Encoded) -> Tensor:
@@ -39,29 +42,34 @@ def decode(encoded: Encoded) -> Tensor:
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Replaces each quantizer by its codes, in place: weights become constants, equal to those of the last forward.
+    """Replaces each quantizer by its codes, in place: weights become constants, equal to those of the forward pass.
 
     Packed codes stay beside them as buffers, so that a state dict holds what is stored. A frozen model deep-copies,
-    compiles and exports like a float one. Activation quantizers stay.
+    compiles and exports like a float one. Activation quantizers stay. Raises InputError for a model with nothing to
+    freeze, or with a mixture of formats.
     """
-    for name in quantizers(model):
+    mixed = [name for name, module in model.named_modules() if isinstance(module, Mixture)]
+    if mixed:
+        raise InputError("model", [f"{name}: is a mixture of formats: quantize with a plan first" for name in mixed])
+    encoded = {id(one.quantizer): one.quantizer.eval().encode(one.weight) for one in _layers(model)}
+    owners = {name: id(quantizer) for name, quantizer in quantizers(model).items()}
+    settle(model)
+    detach(model)
+    for name, owner in owners.items():
         module = model.get_submodule(name)
-        if not parametrize.is_parametrized(module, "weight"):
-            continue  # the layer shares its weight with one that was frozen before, under another name
-        chain = getattr(module.parametrizations, "weight")  # noqa: B009
-        quantizer = next(one.quantizer for one in attached(model) if one.name == name)
-        encoded = quantizer.encode(output_first(module, chain.original.detach()))
-        guard.forget(chain.original)
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-        turn = turn_of(module)
-        value = encoded.decode() if turn is None else turn(encoded.decode())
-        weight = module.get_parameter("weight")
-        weight.data = value.to(weight.dtype).to(weight.device)
-        weight.requires_grad_(False)
-        for part, tensor in _buffers(encoded).items():
-            module.register_buffer(STORED + part, tensor)
-        module.stored_format = encoded.fmt  # pyright: ignore[reportAttributeAccessIssue]
+        module.get_parameter("weight").requires_grad_(False)
+        for part, tensor in _buffers(encoded[owner]).items():
+            module.register_buffer(STORED + part, tensor.to(module.get_parameter("weight").device))
+        setattr(module, FORMAT, encoded[owner].fmt)
     return model
+
+
+def _layers(model: nn.Module) -> list[Attached]:
+    """The quantized layers, of those that share a weight the first. Raises InputError if there are none."""
+    layers = {id(one.quantizer): one for one in reversed(list(attached(model)))}
+    if not layers:
+        raise InputError("model", ["has no quantized layer (or is frozen): qat.quantize it first"])
+    return list(reversed(layers.values()))
 
 
 def _buffers(encoded: Encoded) -> dict[str, Tensor]:
@@ -69,21 +77,22 @@ def _buffers(encoded: Encoded) -> dict[str, Tensor]:
     buffers = {part: torch.from_numpy(np.ascontiguousarray(stream)) for part, stream in packed.items()}
     buffers["scale"] = encoded.scale.detach().clone()
     if encoded.table is not None:
-        buffers["table"] = encoded.table.clone()
+        buffers["table"] = encoded.table.to(torch.int8)  # entries have at most 8 bits
     return buffers
 
 
 def stored(module: nn.Module) -> Encoded:
-    """What a frozen layer stores. Raises ValueError for a layer that is not frozen."""
-    fmt = getattr(module, "stored_format", None)
-    if not isinstance(fmt, WeightFormat):
-        raise ValueError(f"{type(module).__name__}: is not frozen: qat.freeze its model first")
+    """What a frozen layer stores. Raises InputError for a layer that is not frozen."""
+    if not is_frozen(module):
+        raise InputError("layer", [f"{type(module).__name__}: is not frozen: qat.freeze its model first"])
+    fmt = getattr(module, FORMAT)
     shape = tuple(output_first(module, module.get_parameter("weight")).shape)
-    parts = (module.get_buffer(STORED + part).numpy() for part in Packed._fields)
-    codes, scale_codes, errors = (_tensor(part) for part in unpack_all(fmt, Packed(*parts), shape))
+    buffers = {name.removeprefix(STORED): buffer for name, buffer in module.named_buffers(recurse=False)}
+    packed = Packed(*(buffers[part].cpu().numpy() for part in Packed._fields))
+    codes, scale_codes, errors = (_tensor(part) for part in unpack_all(fmt, packed, shape))
     assert codes is not None
-    table = dict(module.named_buffers(recurse=False)).get(f"{STORED}table")
-    return Encoded(fmt, shape, codes, module.get_buffer(f"{STORED}scale"), scale_codes, errors, table)
+    table = buffers["table"].long() if "table" in buffers else None
+    return Encoded(fmt, shape, codes, buffers["scale"], scale_codes, errors, table)
 
 
 def _tensor(part: np.ndarray | None) -> Tensor | None:
@@ -91,15 +100,23 @@ def _tensor(part: np.ndarray | None) -> Tensor | None:
 
 
 def summary(model: nn.Module) -> list[dict[str, float | str]]:
-    """Per quantized layer: format, stored bits per weight, relative squared error, and how its codes are used."""
+    """Per quantized weight: format, stored bits per weight, relative squared error, and how its codes are used.
+
+    Bits include scales and padding to bytes; those of a codebook are divided among the weights that share it, so that
+    all rows together are what is stored. A weight that layers share comes once. Raises InputError for a model without.
+    """
+    layers = _layers(model)
+    books = [id(getattr(one.quantizer, "book", None) or one.quantizer) for one in layers]
     rows = []
-    for name, quantizer, weight in attached(model):
-        encoded, weight = quantizer.encode(weight), weight.detach().float()
+    for one, book in zip(layers, books, strict=True):
+        encoded, weight = one.quantizer.encode(one.weight), one.weight.detach().float()
         error = float((encoded.decode() - weight).square().sum() / weight.square().sum().clamp_min(1e-30))
-        own_bits = 8 * encoded.nbytes / weight.numel()
+        shared = -(-encoded.fmt.codebook_bits // 8)
+        stored_bytes = encoded.nbytes - shared + shared / books.count(book)
         rows.append(
-            {"layer": name, "format": quantizer.fmt.name, "weights": weight.numel(), "bits_per_weight": own_bits,
-             "relative_error": error} | quantizer.statistics(weight)
+            {"layer": one.name, "format": encoded.fmt.name, "weights": weight.numel(),
+             "bits_per_weight": 8 * stored_bytes / weight.numel(), "relative_error": error}
+            | one.quantizer.statistics(weight)
         )  # fmt: skip
     return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,14 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
-# Parameter -> weak references to the parameters that must be trained with it; empty: it is used no longer.
-_companions: WeakIdKeyDictionary = WeakIdKeyDictionary()
+from workloads.errors import InputError
 
-REMEDY = "pass optimizer= to quantize, or make the optimizer after it (qat.parameter_groups)"
+# Latent weight -> weak references to what must be trained with it.
+_companions: WeakIdKeyDictionary = WeakIdKeyDictionary()
+# Parameters whose place in their model others have taken.
+_replaced: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+REMEDY = "pass optimizer= to quantize and unquantize, or make the optimizer after them (qat.parameter_groups)"
 
 
 def watch(parameter: nn.Parameter, companions: Iterable[nn.Parameter]) -> None:
@@ -27,36 +31,45 @@ def forget(parameter: nn.Parameter) -> None:
     _companions.pop(parameter, None)
 
 
-def adopt(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], weight_decay: float | None) -> None:
-    """Adds parameters that the optimizer does not have; `weight_decay` None takes the optimizer's own."""
+def adopt(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Adds parameters that the optimizer does not have, as a group without weight decay."""
     known = {id(p) for group in optimizer.param_groups for p in group["params"]}
     new = [parameter for parameter in parameters if id(parameter) not in known]
     if new:
-        group: dict[str, Any] = {"params": new}
-        optimizer.add_param_group(group if weight_decay is None else {**group, "weight_decay": weight_decay})
+        optimizer.add_param_group({"params": new, "weight_decay": 0.0})
 
 
-def drop(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Takes parameters out of the optimizer, with their state."""
-    gone = {id(parameter) for parameter in parameters}
+def replace(
+    pairs: Mapping[nn.Parameter, Sequence[nn.Parameter]], optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Parameters of a model gave way to others (old -> new): in their groups too, without their state.
+
+    Any other optimizer that still has an old one fails at its next step.
+    """
+    for old, new in pairs.items():
+        _replaced[old] = True
+        for parameter in new:
+            _replaced.pop(parameter, None)
+    if optimizer is None:
+        return
     for group in optimizer.param_groups:
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in gone]
-    for parameter in [parameter for parameter in optimizer.state if id(parameter) in gone]:
-        del optimizer.state[parameter]
+        parts = [pairs.get(parameter, [parameter]) for parameter in group["params"]]
+        group["params"] = list(dict.fromkeys(parameter for part in parts for parameter in part))
+    for old in pairs:
+        optimizer.state.pop(old, None)
 
 
 def _check(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    if not len(_companions):
+    if not len(_companions) and not len(_replaced):
         return
     trained = {id(p): p for group in optimizer.param_groups for p in group["params"]}
-    for parameter in trained.values():
-        if parameter not in _companions:
-            continue
-        wanted = [companion for reference in _companions[parameter] if (companion := reference()) is not None]
-        missing = [p for p in wanted if p.requires_grad and id(p) not in trained]
-        if missing or not _companions[parameter]:
-            what = f"lacks {len(missing)} steps or codebooks of" if missing else "holds weights that were replaced in"
-            raise RuntimeError(f"{type(optimizer).__name__} {what} a quantized model: {REMEDY}")
+    wanted = [reference() for p in trained.values() for reference in _companions.get(p) or ()]
+    missing = {id(p) for p in wanted if p is not None and p.requires_grad} - set(trained)
+    problems = [f"lacks {len(missing)} steps or codebooks of the weights that it trains"] if missing else []
+    stale = sum(p in _replaced for p in trained.values())
+    problems += [f"has {stale} parameters that are no longer in their model"] if stale else []
+    if problems:
+        raise InputError(type(optimizer).__name__, [f"{problem}: {REMEDY}" for problem in problems])
 
 
 register_optimizer_step_pre_hook(_check)

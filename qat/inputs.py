@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from qat.activation import ActivationQuantizer
 from qat.activation_schemes import make_activation
+from qat.graphs import outside_graphs, refuse_export
 from qat.recipe import DEFAULT, Recipe
 from workloads.capture import trace
 from workloads.errors import InputError
@@ -25,6 +26,12 @@ INPUT = "input_quantizer_"  # a reader's children: the quantizers of its positio
 
 def _quantize_inputs(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Forward pre-hook: each positional input through its own quantizer, if it has one."""
+    refuse_export("quantized activations")
+    return _quantized(module, args)
+
+
+@outside_graphs
+def _quantized(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     parts = [getattr(module, f"{INPUT}{i}", None) for i in range(len(args))]
     return tuple(x if part is None else part(x) for part, x in zip(parts, args, strict=True))
 

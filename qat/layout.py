@@ -1,10 +1,16 @@
-"""Weights that do not begin with their outputs: transposed convolutions, [C_in, C_out / g, k..]."""
+"""The layers whose weights can have a format, and where their outputs are: transposed convolutions have them second."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from qat.quantizer import require_finite
+from workloads.plan import LAYER_KINDS
+
+LAYERS: tuple[type[nn.Module], ...] = tuple(getattr(nn, kind) for kind in LAYER_KINDS)
 
 
 class Turn(NamedTuple):
@@ -39,3 +45,29 @@ def output_first(module: nn.Module, weight: Tensor) -> Tensor:
     """The layer's weight [O, C/g, ...]."""
     turn = turn_of(module)
     return weight if turn is None else turn(weight)
+
+
+FORMAT = "stored_format"  # an attribute of a frozen layer, see qat.freeze
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether `qat.freeze` made this layer's weight a constant."""
+    return hasattr(module, FORMAT)
+
+
+def problems_of(module: nn.Module) -> list[str]:
+    """Why a layer's weight cannot be quantized; empty if it can."""
+    if is_frozen(module):
+        return ["is frozen, its latent weight is gone"]
+    if parametrize.is_parametrized(module, "weight"):
+        return ["its weight has a parametrization already: unquantize it, or remove the parametrization"]
+    weight = module._parameters.get("weight")
+    if weight is None:
+        return ["its weight is no parameter: remove what computes it (weight_norm, pruning)"]
+    if isinstance(module, nn.Embedding) and (module.max_norm is not None or module.sparse):
+        return ["must have max_norm = None and sparse = False"]
+    try:
+        require_finite(weight)
+    except ValueError as error:
+        return [str(error)]
+    return []

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from qat.graphs import outside_graphs, refuse_export
 from qat.recipe import DEFAULT, Recipe
 from workloads.codec import Codes, decode_integers, decode_weight, pack_all
 from workloads.format import WeightFormat
@@ -43,12 +44,13 @@ class Encoded(NamedTuple):
 
     def integers(self) -> NDArray[np.int32]:
         """What the array holds [O, I], in im2col order."""
-        table = None if self.table is None else self.table.numpy()
+        table = None if self.table is None else self.table.cpu().numpy()
         return decode_integers(self.fmt, self.stored(), self.shape, table)
 
     def decode(self) -> Tensor:
         """The real weight, float32 [O, ...]."""
-        return torch.from_numpy(decode_weight(self.fmt, self.integers(), self.scale.numpy(), self.shape))
+        value = decode_weight(self.fmt, self.integers(), self.scale.cpu().numpy(), self.shape)
+        return torch.from_numpy(value).to(self.scale.device)
 
     def stored(self) -> Codes:
         parts = (self.codes, self.scale_codes, self.errors)
@@ -144,14 +146,23 @@ class Quantizer(nn.Module, ABC):
             return unrotated(weight, block) * max(1, block), *self.parameter_gradients(grad, saved)
 
     def forward(self, w: Tensor) -> Tensor:
-        if self.keeps and self.kept is not None:
+        refuse_export(f"a weight in training ({self.fmt.name})")
+        return self._evaluate(w)
+
+    @outside_graphs
+    def _evaluate(self, w: Tensor) -> Tensor:
+        if self.keeps and self.kept is not None and not self._lacks_graph(w):
             return self.kept
-        if torch.compiler.is_exporting():
-            raise ValueError(f"{self.fmt.name}: a model in training cannot be exported: qat.freeze it first")
         require_finite(w)
         value = _Project.apply(w, self, *self.trained())
         self.kept = value if self.keeps else None
         return value  # pyright: ignore[reportReturnType]
+
+    def _lacks_graph(self, w: Tensor) -> bool:
+        """Whether gradients are wanted, and what is kept was computed where they were not."""
+        if not torch.is_grad_enabled() or (self.kept is not None and self.kept.requires_grad):
+            return False
+        return w.requires_grad or any(parameter.requires_grad for parameter in self.trained())
 
     def __getstate__(self) -> dict[str, Any]:  # a step's value belongs to its own graph: copies start without
         return {**self.__dict__, "kept": None, "keeps": False}
@@ -190,7 +201,7 @@ def unrotated(w: Tensor, block: int) -> Tensor:
 
 def _turned(w: Tensor, block: int, matrices: Tensor) -> Tensor:
     rows = vectors(w, block).transpose(0, 1)  # [I / B, O, B]
-    return from_vectors(torch.bmm(rows, matrices).transpose(0, 1), w.shape)
+    return from_vectors(torch.bmm(rows, matrices.to(w.device)).transpose(0, 1), w.shape)
 
 
 def channels_last(value: Tensor) -> Tensor:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils.data import DataLoader, TensorDataset
 from trained_digits import DATA, same_state
 
 import qat
@@ -21,6 +25,7 @@ from workloads.errors import InputError
 from workloads.networks import Add
 from workloads.plan import Plan
 
+ROOT = Path(__file__).parents[1]
 X = torch.cat([part.x for part in DATA])[:600]
 Y = torch.cat([part.y for part in DATA])[:600]
 FORMATS = ("linear-8", "linear-4", "linear-2")
@@ -147,7 +152,7 @@ def test_books_that_fit_the_rom_one_by_one_need_not_fit_together():
     plan = search(model, X, Y, chip, budget=1.5, formats=books, images=300)
     assert len(plan.codebooks()) < 3
     network = capture(model, X[:1].float(), "network")
-    mixed = Plan.uniform(network, "linear-8", dict(zip(plan.layers, books, strict=True)))
+    mixed = Plan.uniform(network, "linear-8", rules=dict(zip(plan.layers, books, strict=True)))
     with pytest.raises(InputError, match="bits together"):
         simulate(network, chip, mixed)
 
@@ -158,5 +163,67 @@ def test_a_format_the_chip_cannot_hold_is_told():
 
 
 def test_the_package_offers_what_the_front_door_needs():
-    assert {"search", "tune", "capture", "quantize", "export", "unquantize"} <= set(qat.__all__)
+    chips = {"search", "tune", "capture", "export"}
+    training = {"quantize", "calibrate", "parameter_groups", "after_step", "float_state_dict", "summary", "unquantize"}
+    storage = {"freeze", "stored", "encode", "decode", "Encoded"}
+    assert chips | training | storage <= set(qat.__all__)
     assert all(hasattr(qat, name) for name in qat.__all__)
+
+
+def test_the_package_imports_without_what_only_some_commands_need():
+    slow = {
+        "sklearn",
+        "dask",
+        "distributed",
+        "pandas",
+        "matplotlib",
+        "plotly",
+        "onnx",
+        "torch._dynamo",
+        "torch._inductor",
+    }
+    program = f"import qat, sys\nprint(*{slow!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_a_users_own_loop_from_float_to_frozen_and_back():
+    """The whole life of a module, with its own optimizer and loader, through the package alone."""
+    x = X.float() / 255
+    model = trained(Residual(), X)
+    before, floats = copy.deepcopy(model), {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    plan = Plan.uniform(model, "vq-4x16-e4-s0", rules={"stem": "linear-8", "head": "linear-4"})
+    assert qat.quantize(model, plan, example_input=x[:1], optimizer=optimizer) is model
+    qat.calibrate(model, DataLoader(TensorDataset(x[:200], Y[:200]), batch_size=100))
+    float_accuracy, losses = _accuracy(before, x), []
+    for step in range(20):
+        index = torch.arange(60) + 10 * step
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x[index]), Y[index])
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        assert set(qat.after_step(model, step)) == {"revived"}
+    assert sum(losses[-5:]) < sum(losses[:5]) and _accuracy(model, x) > float_accuracy - 0.1
+
+    rows = {row["layer"]: row for row in qat.summary(model)}
+    assert [row["format"] for row in rows.values()] == ["linear-8", "vq-4x16-e4-s0", "linear-4"]
+    assert rows["stem"]["relative_error"] < rows["head"]["relative_error"] < rows["conv"]["relative_error"]
+    encoded = qat.encode_model(model)
+    restored = Residual()
+    restored.load_state_dict(qat.float_state_dict(model))
+    assert set(qat.float_state_dict(model)) == set(floats)
+
+    frozen = qat.freeze(copy.deepcopy(model).eval())
+    assert torch.equal(frozen(x), model.eval()(x))
+    assert torch.equal(qat.decode(qat.stored(frozen.conv)), qat.decode(encoded["conv"]))
+    assert same_state(qat.unquantize(model), restored)
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, x: Tensor) -> float:
+    found = float((model.eval()(x).argmax(1) == Y).float().mean())
+    model.train()
+    return found

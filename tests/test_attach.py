@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
+from torch.utils.data import DataLoader, TensorDataset
 
 from qat.attach import (
-    activation_quantizers,
     after_step,
-    calibrate,
     encode_model,
+    float_state_dict,
     parameter_groups,
     quantize,
     quantizer_parameters,
     quantizers,
     unquantize,
 )
+from qat.inputs import activation_quantizers, calibrate
 from qat.mixture import relax
+from qat.recipe import RECIPES
 from qat.schemes import Codebook
-from qat.schemes.vector import VectorQuantizer
 from workloads.capture import capture
-from workloads.codec import decode_integers, decode_weight
-from workloads.errors import InputError
+from workloads.codec import decode_weight
+from workloads.errors import InputError, RunError
 from workloads.format import DEFAULT_FORMATS
 from workloads.layer import Network
 from workloads.networks import Add
@@ -84,20 +84,14 @@ def test_a_plan_trains_and_its_stored_weights_are_the_forward_ones(name):
     losses = train(model, optimizer, 8)
     assert losses[-1] < losses[0]
     for layer, encoded in encode_model(model).items():
-        quantizer, weight = quantizers(model)[layer], model.get_submodule(layer).weight
-        assert isinstance(weight, Tensor)
-        table = quantizer.table()
-        integers = decode_integers(
-            quantizer.fmt, encoded.codes.numpy(), None if table is None else table.numpy(),
-            num_inputs=weight[0].numel(),
-        )  # fmt: skip
-        expected = decode_weight(integers, encoded.scale.numpy(), tuple(weight.shape))
-        np.testing.assert_array_equal(weight.detach().numpy(), expected)
+        weight = model.get_submodule(layer).weight
+        expected = decode_weight(encoded.fmt, encoded.integers(), encoded.scale.numpy(), tuple(weight.shape))
+        assert torch.equal(weight, torch.from_numpy(expected))
 
 
 def test_every_new_parameter_is_the_models_and_gets_a_gradient():
     model = quantize(
-        Residual(), Plan.uniform(network(), "linear-4", {"second": "vq-4x16-e4-s0"}), example_input=EXAMPLE
+        Residual(), Plan.uniform(network(), "linear-4", rules={"second": "vq-4x16-e4-s0"}), example_input=EXAMPLE
     )
     calibrate(model, batch()[0])
     train(model, torch.optim.SGD(model.parameters(), 0.01), 1)
@@ -135,30 +129,19 @@ def test_the_input_step_is_fixed_on_request():
     assert torch.equal(first.integers(images), (images * 255).round()) and not first.step.requires_grad
 
 
+def books_of(model: nn.Module) -> list[Codebook]:
+    return [module for module in model.modules() if isinstance(module, Codebook)]
+
+
 def test_sharing_decides_how_many_books_there_are():
     plan = Plan.uniform(network(), "vq-4x16-e4-s0")
     shared = quantize(Residual(), plan)
-    own = quantize(Residual(), plan.model_copy(update={"sharing": "layer"}))
-
-    def books(model: nn.Module) -> set[Codebook]:
-        return {q.book for q in quantizers(model).values() if isinstance(q, VectorQuantizer)}
-
-    assert len(books(shared)) == 1 and len(books(own)) == 3
-    (book,) = books(shared)
+    own = quantize(Residual(), plan.model_copy(update={"sharing": "layer"}), seed=7)
+    assert len(books_of(shared)) == 1
+    assert [book.seed for book in books_of(own)] == [7, 8, 9]  # what is revived in one is not in another
+    (book,) = books_of(shared)
     again = quantize(Residual(), plan, books={"vq-4x16-e4-s0": book})
-    assert books(again) == {book}
-
-
-def test_an_optimizer_takes_the_new_parameters_without_decay():
-    model = Residual()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.1)
-    quantize(model, Plan.uniform(network(), "vq-4x16-e4-s0"), optimizer=optimizer)
-    assert optimizer.param_groups[1]["weight_decay"] == 0
-    (entries,) = optimizer.param_groups[1]["params"]
-    before, latent = entries.detach().clone(), [p for p in model.parameters() if p.shape == (8, 8, 3, 3)]
-    train(model, optimizer, 1)
-    assert not torch.equal(entries, before)
-    assert any(latent[0] is parameter for parameter in optimizer.param_groups[0]["params"])
+    assert books_of(again) == [book]
 
 
 def test_groups_hold_every_parameter_once_and_spare_steps_from_decay():
@@ -188,7 +171,7 @@ def test_unquantize_can_keep_the_quantized_values():
 
 
 def test_a_state_dict_rebuilds_the_same_model():
-    plan, images = Plan.uniform(network(), "vq-4x16-e4-s0", {"last": "e8-q4"}), batch()[0]
+    plan, images = Plan.uniform(network(), "vq-4x16-e4-s0", rules={"last": "d4-q4"}), batch()[0]
     model = quantize(Residual(), plan, example_input=EXAMPLE)
     calibrate(model, images)
     train(model, torch.optim.SGD(model.parameters(), 0.1), 2)
@@ -209,12 +192,18 @@ def test_a_deep_copy_has_quantizers_of_its_own():
     assert not torch.equal(twin(batch()[0]), expected)
 
 
+def counted(model: nn.Module, monkeypatch) -> list[str]:
+    """The layers whose quantizers work from now on, in order."""
+    calls: list[str] = []
+    for name, quantizer in quantizers(model).items():
+        original = quantizer.value
+        monkeypatch.setattr(quantizer, "value", lambda w, name=name, call=original: (calls.append(name), call(w))[1])
+    return calls
+
+
 def test_cached_evaluation_quantizes_each_weight_once(monkeypatch):
     model = quantize(Residual(), Plan.uniform(network(), "linear-4"))
-    calls = []
-    for quantizer in quantizers(model).values():
-        original = quantizer.project
-        monkeypatch.setattr(quantizer, "project", lambda w, call=original: (calls.append(1), call(w))[1])
+    calls = counted(model, monkeypatch)
     with parametrize.cached(), torch.no_grad():
         model(batch()[0])
         model(batch()[0])
@@ -223,14 +212,62 @@ def test_cached_evaluation_quantizes_each_weight_once(monkeypatch):
     assert len(calls) == 6  # one evaluation of each in a step
 
 
-def test_after_step_revives_dead_codewords():
-    model = quantize(Residual(), Plan.uniform(network(), "vq-4x16-e4-s0"))
-    (book,) = {q.book for q in quantizers(model).values() if isinstance(q, VectorQuantizer)}
-    assert after_step(model, 0) == 0
+class Repeating(nn.Module):
+    """Reads one weight four times: as a module, without gradient, in a checkpoint, and directly."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = self.layer(x)
+        x = self.layer(x)
+        x = torch.utils.checkpoint.checkpoint(self.layer, x, use_reentrant=False)
+        return (functional.linear(x, self.layer.weight) - target).square().mean()
+
+
+@pytest.mark.parametrize("fmt", ["linear-4", "vq-4x16-e4-s0", "d4-q4"])
+def test_one_evaluation_serves_a_forward_and_has_the_gradients_of_many(fmt, monkeypatch):
+    model = Repeating()
+    quantize(model, Plan.uniform(model, fmt))
+    twin = copy.deepcopy(model)
+    calls, x = counted(model, monkeypatch), torch.randn(4, 8)
+    loss = model(x)
+    assert calls == ["layer", "layer"]  # without gradients, and with
+    loss.backward()
+    assert len(calls) == 3  # the checkpoint's, again
+    expected = Repeating.forward(twin, x)  # no hook, so each read quantizes
+    expected.backward()
+    assert torch.equal(loss, expected)
+    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad)
+
+
+def test_nothing_is_kept_after_a_forward_that_failed():
+    model = quantize(Residual(), Plan.uniform(network(), "linear-4"))
+    with pytest.raises(RuntimeError):
+        model(torch.zeros(1, 3, 8, 8))
+    assert all(quantizer.kept is None and not quantizer.keeps for quantizer in quantizers(model).values())
+    expected = model(batch()[0])
     with torch.no_grad():
-        book.entries[3] = 0  # a zero entry matches nothing
-    assert after_step(model, 1) == 1
-    assert after_step(model, 2) == 0 and (book.counts > 0).all()
+        model.get_parameter("first.parametrizations.weight.original").mul_(2)
+    assert not torch.equal(model(batch()[0]), expected)
+
+
+@pytest.mark.parametrize("recipe", ["default", "ema"])
+def test_after_step_revives_dead_codewords_and_repeats(recipe):
+    models = [quantize(Residual(), Plan.uniform(network(), "vq-4x16-e4-s0"), recipe=RECIPES[recipe]) for _ in range(2)]
+    for model in models:
+        (book,) = books_of(model)
+        assert after_step(model, 0) == {"revived": 0.0}
+        with torch.no_grad():
+            book.entries[3], book.counts[3] = book.entries[2], 0  # the first of two equal ones gets the vectors
+        assert after_step(model, 1) == {"revived": 1.0}
+        assert not torch.equal(book.entries[3], book.entries[2]) and (book.counts > 0).all()
+    first, second = (model.state_dict().values() for model in models)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_wrong_layers_are_all_named():
@@ -240,23 +277,111 @@ def test_wrong_layers_are_all_named():
         quantize(Residual(), plan.model_copy(update={"layers": layers}))
     assert len(error.value.problems) == 2 and "layers.nothing" in str(error.value)
     model = quantize(Residual(), plan)
-    with pytest.raises(InputError, match=r"layers\.first: is quantized already"):
+    with pytest.raises(InputError, match=r"layers\.first: its weight has a parametrization already: unquantize it"):
         quantize(model, plan)
 
 
+class Loose(Residual):
+    """Its addition is no module."""
+
+    def __init__(self):
+        super().__init__()
+        del self.add
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.first(x))
+        return self.last(torch.flatten(functional.relu(self.second(x) + x), 1))
+
+
 def test_an_addition_without_a_module_is_refused():
-    class Loose(Residual):
-        def __init__(self):
-            super().__init__()
-            del self.add
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = functional.relu(self.first(x))
-            return self.last(torch.flatten(functional.relu(self.second(x) + x), 1))
-
     plan = Plan.uniform(network(), "linear-4")
     with pytest.raises(InputError, match=r"must be an own workloads\.networks\.Add module"):
         quantize(Loose(), plan, example_input=EXAMPLE)
+
+
+def test_a_refused_plan_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.MultiheadAttention(8, 2), Loose())
+    held = dict(model.named_parameters())
+    plan = Plan.uniform(model, "linear-4", rules={"1.first": "d4-q4"})
+    with pytest.raises(InputError, match="recipe: activation = token"):
+        quantize(model, plan, example_input=EXAMPLE, recipe=RECIPES["token"])
+    assert type(model[0]) is nn.MultiheadAttention and not quantizers(model)
+    assert dict(model.named_parameters()).keys() == held.keys()
+    assert all(parameter is held[name] for name, parameter in model.named_parameters())
+    assert not any(m._forward_pre_hooks or m._load_state_dict_pre_hooks for m in model.modules())
+
+
+def test_quantizing_draws_nothing_from_the_global_generator():
+    model = Residual()
+    state = torch.get_rng_state()
+    quantize(model, Plan.uniform(model, "vq-4x16-e4-s0"), example_input=EXAMPLE)
+    unquantize(model)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_layers_can_be_quantized_in_turns():
+    model, images = Residual(), batch()[0]
+    quantize(model, Plan.uniform(model, "linear-4", skip=("last",)))
+    quantize(model, Plan.uniform(model, "d4-q4", skip=("first", "second")))
+    assert [quantizer.fmt.name for quantizer in quantizers(model).values()] == ["linear-4", "linear-4", "d4-q4"]
+    assert len(model._forward_pre_hooks) == len(model._forward_hooks) == len(model._load_state_dict_pre_hooks) == 1
+    assert torch.equal(unquantize(model)(images), Residual()(images))
+
+
+def test_hooks_and_parametrizations_of_the_user_stay():
+    model, seen = Residual(), []
+    nn.utils.parametrizations.spectral_norm(model.second)
+    model.register_forward_hook(lambda module, args, out: seen.append(out))
+    expected = model.eval()(batch()[0])
+    quantize(model, Plan.uniform(model, "linear-4", skip=("second",)))
+    model(batch()[0])
+    unquantize(model)
+    assert torch.equal(model(batch()[0]), expected) and len(seen) == 3
+    assert parametrize.is_parametrized(model.second, "weight")
+
+
+def test_float_state_dicts_of_a_trained_model_with_quantized_activations():
+    model, images = Residual(), batch()[0]
+    quantize(model, Plan.uniform(model, "linear-4"), example_input=EXAMPLE)
+    calibrate(model, images)
+    train(model, torch.optim.SGD(model.parameters(), 0.1), 2)
+    before = copy.deepcopy(model.state_dict())
+    floats = float_state_dict(model)
+    plain = Residual()
+    plain.load_state_dict(floats)
+    assert torch.equal(plain(images), unquantize(copy.deepcopy(model))(images))
+    model.load_state_dict({name: 3 * value for name, value in floats.items()})
+    assert torch.equal(float_state_dict(model)["first.weight"], 3 * floats["first.weight"])
+    model.load_state_dict(floats)  # steps and ranges stayed
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    wrapped = nn.ModuleDict({"inner": model})
+    wrapped.load_state_dict({f"inner.{name}": value for name, value in floats.items()})
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict({name: value for name, value in floats.items() if name != "last.bias"})
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        model.load_state_dict({**floats, "other.weight": floats["last.weight"]})
+
+
+def test_calibration_takes_tensors_or_a_loader():
+    x, y = torch.rand((40, 1, 8, 8), generator=torch.Generator().manual_seed(2)) - 0.2, torch.zeros(40)
+
+    def steps(*batches) -> dict[str, float]:
+        model = quantize(Residual(), Plan.uniform(network(), "linear-4"), example_input=EXAMPLE)
+        calibrate(model, *batches)
+        assert model.training
+        return {name: float(quantizer.scale()) for name, quantizer in activation_quantizers(model).items()}
+
+    expected = steps(x)
+    for loader in (
+        DataLoader(TensorDataset(x, y), batch_size=16),
+        DataLoader(TensorDataset(x), batch_size=16),
+        [x[:10], x[10:]],
+        ((part, None) for part in x.split(9)),
+        [((x,), y)],
+    ):
+        assert steps(loader) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(RunError, match="saw no tensor"):
+        steps([])
 
 
 def test_a_supernet_trains_its_logits_and_comes_off():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -36,20 +36,31 @@ class LayerPlan(Frozen):
         return parse_format(self.format)
 
 
-def weight_layers(model: Any) -> list[str]:
-    """Names of the weight layers of a Network, or of a torch module: those whose `weight` has two dimensions or more.
+# The torch modules whose `weight` can have a format, by class name: this room has no torch.
+LAYER_KINDS = (
+    "Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
+)  # fmt: skip
 
-    An attention with one joint input projection counts as its `q_proj`, `k_proj`, `v_proj` and `out_proj`.
+
+def weight_layers(model: Any) -> list[str]:
+    """Names of the weight layers of a Network, or of a torch module: those of LAYER_KINDS.
+
+    An nn.MultiheadAttention counts as its `q_proj`, `k_proj`, `v_proj` and `out_proj`.
     """
     if isinstance(model, Network):
         return [layer.name for layer in model.layers]
     names = []
     for name, module in model.named_modules():
-        if hasattr(module, "in_proj_weight"):
-            names += [f"{name}.{part}" for part in ("q_proj", "k_proj", "v_proj")]
-        if getattr(getattr(module, "weight", None), "ndim", 0) >= 2:
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        if "MultiheadAttention" in kinds and not hasattr(module, "q_proj"):
+            names += [f"{name}.{part}".lstrip(".") for part in ("q_proj", "k_proj", "v_proj")]
+        if not kinds.isdisjoint(LAYER_KINDS):
             names.append(name)
     return names
+
+
+def _matching(names: Iterable[str], pattern: str) -> list[str]:
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
 class Plan(Frozen):
@@ -61,24 +72,30 @@ class Plan(Frozen):
 
     @classmethod
     def uniform(
-        cls, model: Any, fmt: str, skip: Sequence[str] = (), rules: Mapping[str, str] = MappingProxyType({}), **choices: Any
+        cls,
+        model: Any,
+        fmt: str,
+        skip: Sequence[str] = (),
+        rules: Mapping[str, str] = MappingProxyType({}),
+        **choices: Any,
     ) -> Plan:
         """Every weight layer in `fmt`, but those that match a pattern of `rules` (pattern -> format, the last wins).
 
         `model` is a Network or a torch module; layers that match a pattern of `skip` stay float, and are missing.
         Patterns are as in file names (`layer4.*`). Raises ValueError for a pattern that matches no layer.
         """
+        if isinstance(skip, str | Mapping):
+            raise ValueError(f"skip = {skip!r}: must be a list of patterns")
         names = weight_layers(model)
-        unmatched = [pattern for pattern in (*skip, *rules) if not fnmatch.filter(names, pattern)]
+        unmatched = [pattern for pattern in (*skip, *rules) if not _matching(names, pattern)]
         if unmatched:
             raise ValueError(f"patterns {unmatched}: must match one of the layers {names}")
-        formats = {}
-        for name in names:
-            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in skip):
-                matching = [own for pattern, own in rules.items() if fnmatch.fnmatchcase(name, pattern)]
-                formats[name] = [fmt, *matching][-1]
+        skipped = {name for pattern in skip for name in _matching(names, pattern)}
+        formats = {name: fmt for name in names if name not in skipped}
+        for pattern, own in rules.items():
+            formats |= dict.fromkeys(_matching(formats, pattern), own)
         layers = {name: LayerPlan(format=own, **choices) for name, own in formats.items()}
-        return cls(network=getattr(model, "name", type(model).__name__.lower()), layers=layers)
+        return cls(network=model.name if isinstance(model, Network) else type(model).__name__.lower(), layers=layers)
 
     def format_of(self, layer_name: str) -> WeightFormat:
         return self.layers[layer_name].weight_format
