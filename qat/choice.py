@@ -63,19 +63,19 @@ def is_repeated(integers: Tensor, is_signed: bool) -> Tensor:
         first = primitive.gather(1, (primitive != 0).int().argmax(1, keepdim=True))
         primitive = primitive * torch.where(first < 0, -1, 1)
     _, group = torch.unique(primitive, dim=0, return_inverse=True)
-    order = torch.arange(len(group))
-    earliest = torch.full((len(group),), len(group)).scatter_reduce(0, group, order, "amin")
+    order = torch.arange(len(group), device=group.device)
+    earliest = torch.full_like(order, len(group)).scatter_reduce(0, group, order, "amin")
     return earliest[group] < order
 
 
 def _choose_sum(v: Tensor, entries: Tensor, fmt: WeightFormat) -> Tensor:
     """Entries [N, M] whose sum is nearest: all sums are tried if they are few, else one book after the other."""
     num_books, k = fmt.codes_per_vector, fmt.num_entries
-    offsets = torch.arange(num_books) * k
+    offsets = torch.arange(num_books, device=v.device) * k
     if k**num_books <= _MAX_SUMS:
-        places = torch.cartesian_prod(*[torch.arange(k)] * num_books) + offsets
+        places = torch.cartesian_prod(*[torch.arange(k, device=v.device)] * num_books) + offsets
         return places[nearest(v, entries[places].sum(1))]
-    chosen = torch.zeros((len(v), num_books), dtype=torch.int64)
+    chosen = torch.zeros((len(v), num_books), dtype=torch.int64, device=v.device)
     rest = v.clone()
     for sweep in range(1 + _SWEEPS):
         for book in range(num_books):
@@ -125,5 +125,6 @@ def unit_for_multiples(v: Tensor, integers: Tensor, unit: Tensor, fmt: WeightFor
         entries, multiples = choose(v, integers, unit, fmt, assignment)
         assert multiples is not None
         z = integers[entries].sum(1) * multiples
-        unit = ((v * z).sum() / z.square().sum().clamp_min(_TINY)).clamp_min(_TINY)
+        along, squares = (v * z).sum(0).sum(), z.square().sum(0).sum()  # a whole sum would depend on the threads
+        unit = (along / squares.clamp_min(_TINY)).clamp_min(_TINY)
     return unit

@@ -72,7 +72,8 @@ class VectorQuantizer(Quantizer):
     def encode_rotated(self, w: Tensor) -> Encoded:
         (entries, multiples), scale, _ = self._fit(w, self.book.stored())
         shape = self.fmt.code_shape(tuple(w.shape))
-        codes = entries.view(*shape, -1) - torch.arange(self.fmt.codes_per_vector) * self.fmt.num_entries
+        first = torch.arange(self.fmt.codes_per_vector, device=entries.device) * self.fmt.num_entries
+        codes = entries.view(*shape, -1) - first
         codes = codes[..., 0] if self.fmt.codes_per_vector == 1 else codes
         whole = None if multiples is None else multiples.view(shape).long()
         return Encoded(self.fmt, tuple(w.shape), codes, scale, whole, table=self.book.table())
@@ -161,7 +162,9 @@ class VectorQuantizer(Quantizer):
         if self.held is None and fmt.scale_bits:
             unit = unit_for_multiples(v, book.integers, unit, fmt, assignment)
         choice = choose(v, book.integers, unit, fmt, assignment)
-        integers = from_vectors(self._integers(choice, book).view(*fmt.code_shape(tuple(w.shape)), -1), w.shape, fmt.axis)
+        integers = from_vectors(
+            self._integers(choice, book).view(*fmt.code_shape(tuple(w.shape)), -1), w.shape, fmt.axis
+        )
         return _Fit(choice, self._scale(w, integers), integers)
 
     def _integers(self, choice: Choice, book: Book) -> Tensor:
