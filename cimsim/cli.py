@@ -97,22 +97,42 @@ def sweep(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = Non
 
 
 @app.command()
-def train(
-    study: StudyFile,
-    plan: Annotated[str, typer.Option("--plan", help="A plan JSON, or one format for all layers.")] = "linear-8",
+def train(  # noqa: PLR0913 (a command line)
+    what: Annotated[str, typer.Argument(help="A study YAML, or a known network.", show_default=False)],
+    plan: Annotated[
+        str, typer.Option("--plan", help="Of a study: a plan JSON, or one format for all layers.")
+    ] = "linear-8",
+    fmt: Annotated[
+        str, typer.Option("--format", help="Of a network: one format for all layers, or `float`.")
+    ] = "linear-4",
+    data: Annotated[str | None, typer.Option("--data", help="A data set [default: the network's usual one].")] = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="How the format is trained (`cimsim formats --recipes`).")
+    ] = "default",
+    float_epochs: Annotated[int, typer.Option("--float-epochs", min=1, help="Epochs of float training before.")] = 4,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images (or texts) of fine-tuning.")] = 100_000,
     seed: Seed = 0,
     run_dir: RunDirOption = None,
     json: Json = False,
 ) -> None:
-    """Train one quantized network of a study and measure it on the study's chips.
+    """Train a quantized network: one plan of a study, measured on its chips, or any network in any format.
 
-    Example: `cimsim train examples/fashion_mnist.yaml --plan linear-4`
+    Killed at any moment, the same command goes on.
+
+    Example: `cimsim train lenet5 --format vq-8x256-e4-s0 --recipe softmax`
     """
     _needs(TRAINING)
-    from cimsim.study import load_study
-    from qat.codesign import train_one
+    if Path(what).suffix in (".yaml", ".yml"):
+        from cimsim.study import load_study
+        from qat.codesign import train_one
 
-    screen.show_rows(train_one(load_study(study, for_training=True), plan, seed, run_dir), json)
+        return screen.show_rows(train_one(load_study(Path(what), for_training=True), plan, seed, run_dir), json)
+    from qat.lab import run_trials, trial_of
+
+    trial = trial_of(
+        network=what, data=data, format=fmt, recipe=recipe, seed=seed, float_epochs=float_epochs, images=images
+    )
+    screen.show_trials(run_trials([trial], run_dir or Path("runs/train")), json)
 
 
 @app.command()
@@ -194,14 +214,22 @@ def chips_show(chip: Annotated[str, typer.Argument(help="A ready chip, or a chip
 
 
 @app.command()
-def formats(json: Json = False) -> None:
-    """List the weight formats with their bits per weight.
+def formats(
+    recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes by which formats are trained.")] = False,
+    json: Json = False,
+) -> None:
+    """List the weight formats with their bits per weight; or the training recipes.
 
     Example: `cimsim formats`
     """
-    from workloads.format import DEFAULT_FORMATS, parse_format
+    if recipes:
+        _needs(TRAINING)
+        from qat.recipe import described
 
-    screen.show_formats([parse_format(name) for name in DEFAULT_FORMATS], json)
+        return screen.show_recipes(described(), json)
+    from workloads.format import EXAMPLE_FORMATS, parse_format
+
+    screen.show_formats([parse_format(name) for name in EXAMPLE_FORMATS], json)
 
 
 @app.command()

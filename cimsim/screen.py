@@ -223,4 +223,25 @@ def show_formats(formats: Sequence[WeightFormat], json: bool) -> None:
     cells = [(r["name"], r["kind"], f"{r['bits_per_weight']:g}", r["array_bits"], r["vector_length"],
               r["codebook_bits"] or "") for r in rows]  # fmt: skip
     columns = ("format", "kind", "bits/weight", "bits in the array", "vector", "codebook bits")
-    _table("weight formats (and others: linear-B, vq-DxK-eE-sS, d4-qQ, e8-qQ)", columns, cells)
+    _table("weight formats, one or a few of each family; other numbers in the names are other formats", columns, cells)
+
+
+def show_recipes(recipes: Sequence[tuple[str, str]], json: bool) -> None:
+    """Training recipes, one a line."""
+    if json:
+        return _print_json([{"name": name, "differs": differs} for name, differs in recipes])
+    _table("training recipes", ("recipe", "differs from the default by"), recipes)
+
+
+def show_trials(rows: Sequence[dict[str, Any]], json: bool) -> None:
+    """Results of trained networks, one a line."""
+    if json:
+        return _print_json(list(rows))
+    columns = ("network", "data", "format", "recipe", "seed", "float", "quantized", "bits/weight", "error")
+    cells = [
+        (row["network"], row["data"], row["format"], row["recipe"], row["seed"], _percent(row["float_accuracy"]),
+         _percent(row.get("accuracy")), f"{row['stored_bits_per_weight']:.3f}" if "accuracy" in row else "32",
+         f"{row['relative_error']:.3g}" if "accuracy" in row else "0")
+        for row in rows
+    ]  # fmt: skip
+    _table("accuracy on the test set", columns, cells)

@@ -168,24 +168,31 @@ def _unhook(model: nn.Module) -> None:
 
 def _begin(model: nn.Module, args: Any) -> None:
     refuse_export(f"{type(model).__name__}, a model in training")
-    _keep(model, True)
-
-
-def _end(model: nn.Module, args: Any, output: Any) -> None:
-    _keep(model, False)
+    _keep(model)
 
 
 @outside_graphs
-def _keep(model: nn.Module, keeps: bool) -> None:
-    """Within a forward each quantizer works once, however often its weight is read.
+def _keep(model: nn.Module) -> None:
+    """Each quantizer works once, here, however often its weight is read in the forward.
 
-    Copies of a quantized model come by here too, so an optimizer of theirs is watched from now on.
+    One after the other they find their code and tables in the cache, which convolutions would push out. Copies of
+    a quantized model come by here too, so an optimizer of theirs is watched from now on.
     """
+    found: dict[int, Quantizer] = {}
+    model.__dict__[_KEEPING] = found
     for module in model.modules():
-        if isinstance(module, ParametrizationList) and (quantizer := _quantizer_in(module)):
-            quantizer.kept, quantizer.keeps = None, keeps
-            if keeps:
-                guard.watch(module.get_parameter("original"), quantizer.trained())
+        quantizer = quantizer_of(module)
+        if quantizer is not None and id(quantizer) not in found:
+            found[id(quantizer)] = quantizer
+            quantizer.kept, quantizer.keeps = None, True
+            guard.watch(module.get_parameter(_ORIGINAL), quantizer.trained())
+            _ = module.weight  # the value is kept
+
+
+@outside_graphs
+def _end(model: nn.Module, args: Any, output: Any) -> None:
+    for quantizer in model.__dict__.pop(_KEEPING, {}).values():
+        quantizer.kept, quantizer.keeps = None, False
 
 
 def _accept_float_state(model: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -203,6 +210,7 @@ def _accept_float_state(model: nn.Module, state: dict[str, Any], prefix: str, *r
             state.setdefault(key, value)
 
 
+_KEEPING = "_keeping_quantizers"  # an attribute of a model while its forward runs
 _HOOKS = (_begin, _end, _accept_float_state)
 _ORIGINAL = "parametrizations.weight.original"
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qat.codebook import directions, nearest
-from qat.kernels import best_match
+from qat.assign import best_match
+from qat.codebook import nearest
+from qat.codewords import angle_book
 from workloads.format import WeightFormat
 
 _ROWS = 1 << 22  # products of vectors and entries held at a time
@@ -29,43 +30,27 @@ class Choice(NamedTuple):
 
 
 def choose(v: Tensor, integers: Tensor, unit: Tensor | float, fmt: WeightFormat, assignment: str) -> Choice:
-    """`assignment`: cosine, euclid or joint, as in qat.schemes.vector. `integers`: the flat table [M * K, d]."""
+    """`assignment`: cosine or euclid, as in qat.schemes.vector. `integers`: the flat table [M * K, d]."""
     if fmt.codes_per_vector > 1:
         return _with_multiples(v, integers, unit, fmt, _choose_sum(v, integers * unit, fmt))
-    if assignment == "joint" and fmt.scale_bits:
-        return _choose_joint(v, integers, unit, fmt)
     if assignment == "cosine":
-        index = by_angle(v, integers, fmt.signed_scale)
-    else:
-        index = nearest(v, integers * unit)
-    return _with_multiples(v, integers, unit, fmt, index[:, None])
+        return _with_multiples(v, integers, unit, fmt, by_angle(v, integers, fmt.signed_scale)[:, None])
+    if fmt.scale_bits:  # the nearest entry alone need not be the nearest with its scale code
+        return _choose_joint(v, integers, unit, fmt)
+    return Choice(nearest(v, integers * unit)[:, None], None)
 
 
 def by_angle(v: Tensor, integers: Tensor, is_signed: bool = False) -> Tensor:
     """Entry int64 [N] with the largest cosine, or the largest of either sign; never one parallel to an earlier one."""
-    book = directions(integers)
-    bias = torch.where(is_repeated(integers, is_signed), -torch.inf, 0.0)
-    bias = bias if bool(bias.isinf().any()) else None
+    book, bias = angle_book(integers, is_signed)
     if not is_signed:
         return best_match(v, book, bias)
-    both = None if bias is None else torch.cat([bias, bias])
-    return best_match(v, torch.cat([book, -book]), both) % len(book)
+    return best_match(v, torch.cat([book, -book]), torch.cat([bias, bias])) % len(book)
 
 
 def is_repeated(integers: Tensor, is_signed: bool) -> Tensor:
     """Which entries [K, d] point the same way (or along the same line) as an earlier one: bool [K]."""
-    whole = integers.long()
-    divisor = whole[:, 0].abs()
-    for i in range(1, whole.shape[1]):
-        divisor = torch.gcd(divisor, whole[:, i].abs())
-    primitive = whole // divisor.clamp_min(1)[:, None]
-    if is_signed:
-        first = primitive.gather(1, (primitive != 0).int().argmax(1, keepdim=True))
-        primitive = primitive * torch.where(first < 0, -1, 1)
-    _, group = torch.unique(primitive, dim=0, return_inverse=True)
-    order = torch.arange(len(group), device=group.device)
-    earliest = torch.full_like(order, len(group)).scatter_reduce(0, group, order, "amin")
-    return earliest[group] < order
+    return angle_book(integers, is_signed)[1].isinf()
 
 
 def _choose_sum(v: Tensor, entries: Tensor, fmt: WeightFormat) -> Tensor:

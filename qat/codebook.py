@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from qat.kernels import best_match, sum_by_index
-from qat.recipe import DEFAULT, Recipe
 from qat.quantizer import (
     MIN_SCALE,
     is_padding,
@@ -23,6 +22,7 @@ from qat.quantizer import (
     rotated,
     vectors,
 )
+from qat.recipe import DEFAULT, Recipe
 from workloads.format import WeightFormat
 
 _MAX_POOL = 65_536  # vectors a codebook is fitted to

@@ -19,8 +19,8 @@ from qat.artifact import Artifact, Grid, Header, StoredLayer, pack_entries
 from qat.attach import encode_model, quantizers
 from qat.grids import grids_of
 from qat.inputs import activation_quantizers
-from qat.requantize import rescale_for
 from qat.quantizer import Encoded
+from qat.requantize import rescale_for
 from workloads.capture import Capture, trace
 from workloads.codec import pack_all
 from workloads.errors import InputError

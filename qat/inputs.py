@@ -105,12 +105,15 @@ def calibrate(model: nn.Module, *batches: Tensor | Iterable[Any], input_step: fl
         quantizers["input"].freeze(input_step)
     for quantizer in quantizers.values():
         quantizer.observe()
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    with torch.no_grad():
-        for batch in _batches(batches):
-            model(*batch)
-    model.train(was_training)
+    try:
+        with torch.no_grad():
+            for batch in _batches(batches):
+                model(*batch)
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
     for quantizer in quantizers.values():
         quantizer.finish()
 

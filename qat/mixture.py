@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 
-from qat.quantizer import Quantizer, require_finite
+from qat.quantizer import Quantizer, channels_last, require_finite
 from qat.schemes import Codebook, make_quantizer
 from workloads.format import parse_format
 
@@ -108,7 +108,7 @@ class _Mix(torch.autograd.Function):
         ctx.probabilities = mixture.probabilities().detach()
         is_needed = mixture.is_allowed if ctx.needs_input_grad[1] else ctx.shares > 0
         ctx.projections = mixture.project(w, is_needed.nonzero().flatten().tolist())
-        mixed = torch.zeros_like(w)
+        mixed = channels_last(torch.zeros_like(w))
         for f, projection in ctx.projections.items():
             if ctx.shares[f] > 0:
                 mixed.add_(projection.value, alpha=float(ctx.shares[f]))

@@ -77,7 +77,8 @@ class Quantizer(nn.Module, ABC):
     """Maps a latent weight to its quantized value; gradients are the formulas of its two methods.
 
     A scheme gives `project`, `encode_rotated` and, where it trains more than the weight, `trained` and
-    `parameter_gradients`. The weight's gradient goes straight through unless overridden. `hold` fixes the scale, so that encode(decode(e)) = e.
+    `parameter_gradients`. The weight's gradient goes straight through unless overridden. `hold` fixes the scale,
+    so that encode(decode(e)) = e.
     """
 
     is_exact = True  # the forward in training is the decoded encoding, and not a softer mixture
@@ -141,9 +142,12 @@ class Quantizer(nn.Module, ABC):
         """Of the weight, and of `trained()`, for the gradient of the quantized weight."""
         block = self.fmt.rotation
         with torch.autocast(grad.device.type, enabled=False):
-            grad = rotated(grad.float(), block) / max(1, block)
+            if not block:
+                grad = grad.float()
+                return self.weight_gradient(grad, saved), *self.parameter_gradients(grad, saved)
+            grad = rotated(grad.float(), block) / block
             weight = self.weight_gradient(grad, saved)
-            return unrotated(weight, block) * max(1, block), *self.parameter_gradients(grad, saved)
+            return unrotated(weight, block) * block, *self.parameter_gradients(grad, saved)
 
     def forward(self, w: Tensor) -> Tensor:
         refuse_export(f"a weight in training ({self.fmt.name})")
@@ -253,7 +257,7 @@ def from_vectors(v: Tensor, shape: torch.Size, axis: str = "in") -> Tensor:
     if axis in ("kernel", "flat"):
         return rows[:, : shape.numel() // len(rows)].reshape(shape)
     rows = rows[:, : shape[1:].numel()] if axis == "in" else rows[:, :outputs].T
-    return rows.reshape(outputs, *kernel, channels).movedim(-1, 1).contiguous()
+    return rows.reshape(outputs, *kernel, channels).movedim(-1, 1)
 
 
 def is_padding(shape: torch.Size, fmt: WeightFormat) -> Tensor | None:
@@ -266,7 +270,8 @@ def is_padding(shape: torch.Size, fmt: WeightFormat) -> Tensor | None:
 
 def require_finite(w: Tensor) -> None:
     """Raises ValueError if any weight is NaN, infinite, or so large that its square would be."""
-    if not w.detach().abs().max() < MAX_WEIGHT:  # a NaN compares false
+    low, high = w.detach().aminmax()
+    if not (low > -MAX_WEIGHT and high < MAX_WEIGHT):  # a NaN compares false
         bad = int((~(w.detach().abs() < MAX_WEIGHT)).sum())
         raise ValueError(f"weight: {bad} of {w.numel()} values: must be finite and below {MAX_WEIGHT:g}")
 

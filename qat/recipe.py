@@ -26,7 +26,7 @@ class Recipe(Frozen):
 
     # Codebook formats.
     vector: Literal["top1", "dkm", "gumbel", "universal"] = "top1"
-    assignment: Literal["cosine", "euclid", "joint"] = "cosine"  # joint: of index and scale code
+    assignment: Literal["cosine", "euclid"] = "cosine"  # euclid: of index and scale code together
     estimator: Literal["identity", "softmax", "ewgs", "none"] = "identity"  # gradient through the hard choice
     codebook: Literal["gradient", "ema", "frozen"] = "gradient"
     ema_momentum: float = Field(default=0.99, gt=0, lt=1)
@@ -41,6 +41,10 @@ class Recipe(Frozen):
     overload: Literal["saturate", "wrap"] = "saturate"  # wrap: a baseline, far off where a block is overloaded
     lattice_scale: Literal["search", "learned", "sigma"] = "search"  # sigma: C_b deviations, as first published
     max_overload_ratio: float = Field(default=1.0, gt=0, le=1)  # share of overloaded blocks above which scales grow
+
+    # What training does between steps, and how fast ratios of a universal codebook learn beside weights.
+    after_every: int = Field(default=50, ge=1)  # steps between two calls of `qat.after_step`
+    ratio_lr_factor: float = Field(default=100.0, gt=0)
 
     # Pool formats.
     rematch_every: int = Field(default=100, ge=1)  # steps between two assignments of pool columns
@@ -63,13 +67,12 @@ RECIPES = {
     "aciq": Recipe(calibration="aciq"),
     "cosine": Recipe(assignment="cosine"),
     "euclid": Recipe(assignment="euclid"),
-    "joint": Recipe(assignment="joint"),
     "softmax": Recipe(estimator="softmax"),
     "hard": Recipe(estimator="none"),
-    "ema": Recipe(assignment="euclid", codebook="ema"),
-    "dkm": Recipe(vector="dkm", assignment="euclid", codebook="frozen"),
-    "gumbel": Recipe(vector="gumbel", assignment="euclid", codebook="frozen"),
-    "universal": Recipe(vector="universal", assignment="euclid", codebook="frozen", revival=False),
+    "ema": Recipe(assignment="euclid", codebook="ema", ema_momentum=0.9, after_every=5),
+    "dkm": Recipe(vector="dkm", assignment="euclid", codebook="frozen", after_every=1),
+    "gumbel": Recipe(vector="gumbel", assignment="euclid", codebook="frozen", after_every=1),
+    "universal": Recipe(vector="universal", assignment="euclid", codebook="frozen", revival=False, after_every=1),
     "wrap": Recipe(overload="wrap"),
     "sigma": Recipe(lattice_scale="sigma"),
     "learned-scale": Recipe(lattice_scale="learned"),
@@ -84,3 +87,9 @@ def parse_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise InputError("recipe", [f"{name}: must be one of {', '.join(RECIPES)}"])
     return RECIPES[name]
+
+
+def described() -> list[tuple[str, str]]:
+    """(name, what differs from the default) of every recipe."""
+    return [(name, ", ".join(f"{key} {value}" for key, value in recipe if value != getattr(DEFAULT, key)) or "nothing")
+            for name, recipe in RECIPES.items()]  # fmt: skip

@@ -52,7 +52,7 @@ def first_scale(w: Tensor, book: Book, fmt: WeightFormat) -> Tensor:
     rms = root_mean_square(w, fmt)
     if not fmt.scale_bits:
         return rms * book.unit
-    return rms * unit_for_multiples(_flat(w / per_channel(rms, w), fmt), book.integers, book.unit, fmt, "joint")
+    return rms * unit_for_multiples(_flat(w / per_channel(rms, w), fmt), book.integers, book.unit, fmt, "euclid")
 
 
 def in_integers(w: Tensor, scale: Tensor, fmt: WeightFormat) -> Tensor:
@@ -77,7 +77,7 @@ def projected_scale(w: Tensor, integers: Tensor, fmt: WeightFormat) -> Tensor:
 
 def snap(w: Tensor, book: Book, fmt: WeightFormat, scale: Tensor) -> Snapped:
     """Each vector's nearest entry, with its scale code, at this scale; and the scale that suits them."""
-    choice = choose(in_integers(w, scale, fmt), book.integers, 1.0, fmt, "joint")
+    choice = choose(in_integers(w, scale, fmt), book.integers, 1.0, fmt, "euclid")
     rows = book.integers[choice.entries[:, 0]]
     integers = to_weight(rows if choice.multiples is None else rows * choice.multiples, w.shape, fmt)
     return Snapped(choice, integers, projected_scale(w, integers, fmt))

@@ -23,13 +23,13 @@ Tick = Callable[[int], None]  # told how many images were just trained on
 
 
 class Part(NamedTuple):
-    """Images [N, C, H, W], bytes or floats, and labels int64 [N] of one part of the training set."""
+    """Images [N, C, H, W], bytes or floats, or word ids int64 [N, T], and labels int64 [N], of one part of the data."""
 
     x: Tensor
     y: Tensor
 
     def images(self, index: Tensor | slice) -> Tensor:
-        """Float32 as the network takes them: bytes become [0, 1]; channels last, which convolutions like."""
+        """As the network takes them: bytes become [0, 1]; channels last, which convolutions like; words stay whole."""
         chosen = self.x[index].float().div_(255) if self.is_bytes else self.x[index]
         return chosen.contiguous(memory_format=torch.channels_last) if chosen.dim() == 4 else chosen
 
@@ -105,10 +105,13 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group.get("rate_factor", 1.0)
 
 
-def step_on(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, where: str) -> float:
-    """One gradient step on the task loss. Raises RunError when the loss is not finite."""
+def step_on(
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, where: str, penalty: Tensor | None = None
+) -> float:
+    """One gradient step on the task loss, plus a penalty. Raises RunError when the loss is not finite."""
     optimizer.zero_grad(set_to_none=True)
     loss = F.cross_entropy(model(x), y)
+    loss = loss if penalty is None else loss + penalty
     value = loss.item()
     if not math.isfinite(value):
         raise RunError(f"{where}: the loss became {value}: lower the learning rate (train.*_lr) or check the data")

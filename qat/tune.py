@@ -1,63 +1,123 @@
-"""Fine-tuning: a float network, a plan, and the quantized network with the best validation accuracy."""
+"""Fine-tuning: a float network, a plan, a recipe, and the quantized network with the best validation accuracy."""
 
 from __future__ import annotations
 
 import copy
+import io
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from cimsim.rundir import write_atomically
 from cimsim.study import Training
+from qat import ewgs
 from qat.activation_schemes import PactQuantizer
-from qat.attach import parameter_groups, quantize
+from qat.attach import after_step, parameter_groups, quantize
 from qat.distill import soft_targets
 from qat.inputs import calibrate
+from qat.recipe import DEFAULT, Recipe
 from qat.schemes import Codebook
-from qat.train import Tick, TrainingData, batches, one_cycle, score, set_rate, step_on
+from qat.schemes.universal import UniversalQuantizer, finish, ratio_penalty
+from qat.train import Tick, TrainingData, batches, load_checkpoint, one_cycle, score, set_rate, step_on
 from workloads.plan import Plan
 
 STEP_FACTOR = 0.02  # step sizes are about 1/50 of what they scale, and Adam moves all parameters alike
 
 
-def tune(
-    model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, tick: Tick = lambda images: None
-) -> float:
+def tune(  # noqa: PLR0913 (all but five are named)
+    model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, tick: Tick = lambda images: None,
+    *, recipe: Recipe = DEFAULT, checkpoint: Path | None = None,
+) -> float:  # fmt: skip
     """Quantize `model` by `plan` and train it, in place; returns the validation accuracy it is left with.
 
     After each epoch the validation images decide whether this state is the best so far. With
-    `settings.distill_factor` the float model teaches too.
+    `settings.distill_factor` the float model teaches too. A killed run goes on from `checkpoint`, written at each
+    of these points, to the same final weights.
     """
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     teacher = copy.deepcopy(model).eval() if settings.distill_factor else None
-    calibration = data.train.images(slice(0, settings.calibration_images))
-    quantize(model, plan, example_input=calibration[:1], seed=seed)
-    bits = max(choice.activation_bits for choice in plan.layers.values())
-    calibrate(model, calibration, input_step=data.train.input_step(bits))
-    optimizer = torch.optim.AdamW(tuning_groups(model, settings.tune_lr))
+    prepare(model, plan, data, settings, seed, recipe)
+    optimizer = torch.optim.AdamW(tuning_groups(model, settings.tune_lr, recipe))
     total, per_epoch = settings.tune_images // settings.batch, len(data.train.y) // settings.batch
-    best, best_state = -1.0, {}
+    done, best, best_state = _restore(checkpoint, model, optimizer)
     model.train()
     for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.tune_images, seed + 100)):
+        if step < done:
+            tick(settings.batch)
+            continue
         set_rate(optimizer, one_cycle(step, total, settings.tune_lr))
         x, y = data.train.images(index), data.train.y[index]
         if teacher is not None:
             with torch.no_grad():
                 y = soft_targets(y, teacher(x), settings.distill_factor)
-        step_on(model, optimizer, x, y, "fine-tuning")
+        step_on(model, optimizer, x, y, "fine-tuning", _penalty(model, recipe, step / max(1, total)))
+        if (step + 1) % recipe.after_every == 0:
+            after_step(model, step)
         tick(settings.batch)
         if (step + 1) % per_epoch == 0 or step + 1 >= total:
             found = score(model, data.validation).accuracy
             if found > best:
                 best, best_state = found, copy.deepcopy(model.state_dict())
+            _store(checkpoint, model, optimizer, step + 1, best, best_state)
     model.load_state_dict(best_state)
+    finish(model)
     return best
 
 
-def tuning_groups(model: nn.Module, rate: float) -> list[dict]:
-    """Weights, codebooks and PACT's bounds at the full rate, step sizes at STEP_FACTOR of it; only weights decay."""
+def prepare(model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, recipe: Recipe) -> None:
+    """Quantize weights and activations, with steps from the calibration images."""
+    calibration = data.train.images(slice(0, settings.calibration_images))
+    quantize(model, plan, recipe=recipe, example_input=calibration[:1], seed=seed)
+    bits = max(choice.activation_bits for choice in plan.layers.values())
+    calibrate(model, calibration, input_step=data.train.input_step(bits))
+    if recipe.linear == "ewgs":
+        ewgs.match_outputs(model, calibration)
+
+
+def _penalty(model: nn.Module, recipe: Recipe, progress: float) -> Tensor | None:
+    """What a universal codebook adds to the loss: its ratios shall decide, ever more."""
+    return progress * ratio_penalty(model) if recipe.vector == "universal" else None
+
+
+def tuning_groups(model: nn.Module, rate: float, recipe: Recipe = DEFAULT) -> list[dict[str, Any]]:
+    """Weights, codebooks and PACT's bounds at the full rate, step sizes at STEP_FACTOR of it; only weights decay.
+
+    The ratios of a universal codebook are logits and learn `recipe.ratio_lr_factor` times as fast.
+    """
     own, added = parameter_groups(model, rate, weight_decay=1e-4)
-    kinds = (Codebook, PactQuantizer)  # of the size of what they serve
-    whole = {id(p) for module in model.modules() if isinstance(module, kinds) for p in module.parameters()}
-    fast = [p for p in added["params"] if id(p) in whole]
-    steps = [p for p in added["params"] if id(p) not in whole]
-    return [own, {**added, "params": fast}, {**added, "params": steps, "rate_factor": STEP_FACTOR}]
+    ratios = _parameters_of(model, (UniversalQuantizer,))
+    whole = _parameters_of(model, (Codebook, PactQuantizer)) - ratios  # of the size of what they serve
+    groups = [own]
+    for chosen, factor in ((whole, 1.0), (ratios, recipe.ratio_lr_factor)):
+        groups.append({**added, "params": [p for p in added["params"] if id(p) in chosen], "rate_factor": factor})
+    steps = [p for p in added["params"] if id(p) not in whole | ratios]
+    return [*groups, {**added, "params": steps, "rate_factor": STEP_FACTOR}]
+
+
+def _parameters_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[int]:
+    return {id(p) for module in model.modules() if isinstance(module, kinds) for p in module.parameters()}
+
+
+def _store(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, best: float,
+           best_state: dict[str, Any]) -> None:  # fmt: skip
+    if path is None:
+        return
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "best": best,
+             "best_state": best_state}  # fmt: skip
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _restore(
+    path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, float, dict[str, Any]]:
+    """Steps done, best validation accuracy, and the state that had it."""
+    if path is None or not path.exists():
+        return 0, -1.0, {}
+    state = load_checkpoint(path)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["best"], state["best_state"]

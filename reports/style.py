@@ -17,6 +17,7 @@ FAMILY_COLOURS = {
     "linear": ("#D3E7F5", "#86BFE3", "#3D8FC6", "#0B5C94", "#08385B"),
     "vq": ("#FCE3C2", "#F5B55C", "#E28A12", "#B65A00", "#7A3700"),
     "lattice": ("#D5EDE3", "#7CCBAD", "#1E9E77", "#0A6B4F", "#06402F"),
+    "pool": ("#F3DCE8", "#E0A9C7", "#CC79A7", "#9B4B78", "#662A4C"),
 }
 ENERGY_UNITS = ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
 TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
@@ -54,14 +55,15 @@ def _family_order(fmt: WeightFormat) -> tuple[float, int, str]:
 
 
 def short_format(name: str) -> str:
-    """`linear-4` -> `lin 4`, `vq-4x256-e4-s0` -> `vq 4×256`, `d4-q4` -> `D4 q4`; unusual parts are kept."""
+    """`linear-4` -> `lin 4`, `vq-4x256-e4-s0` -> `vq 4×256`, `d4-q4` -> `D4 q4`; unusual parts stay."""
     fmt = parse_format(name)
     if fmt.kind == "linear":
-        return f"lin {fmt.code_bits}"
+        return name.replace("linear-", "lin ").replace("-", " ")
     if fmt.kind == "lattice":
-        return f"{fmt.lattice.upper()} q{fmt.radix}"
-    entry = "" if fmt.entry_bits == 4 else f" e{fmt.entry_bits}"
-    return f"vq {fmt.vector_length}×{fmt.num_entries}{entry}{f' s{fmt.scale_bits}' if fmt.scale_bits else ''}"
+        return name[:2].upper() + name[2:].replace("-", " ")
+    if fmt.kind == "pool":
+        return name.replace("-", " ")
+    return name.replace("vq-", "vq ").replace("x", "×").replace("-e4", "").replace("-s0", "").replace("-", " ")
 
 
 def short_label(label: str) -> str:

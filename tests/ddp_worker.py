@@ -9,7 +9,7 @@ import sys
 
 import torch
 from torch import nn
-from torch.distributed import destroy_process_group, init_process_group
+from torch.distributed import barrier, destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from qat.attach import after_step, parameter_groups, quantize, quantizers
@@ -22,11 +22,11 @@ STEPS = 5
 def train(recipe: str, rank: int) -> dict[str, object]:
     """A few steps on data of this rank alone; entries that die on the way are revived."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
+    model = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
     plan = Plan.uniform(model, "vq-4x16-e4-s0").model_copy(update={"sharing": "layer"})
     quantize(model, plan, recipe=RECIPES[recipe])
     optimizer = torch.optim.SGD(parameter_groups(model, 0.05), momentum=0.9)
-    together = DistributedDataParallel(model, broadcast_buffers=False)  # what is equal was not made so by copying
+    together = DistributedDataParallel(model, forward_sync_buffers=False)  # what is equal was not made so by copying
     data, revived, losses = torch.Generator().manual_seed(rank), 0.0, []
     for step in range(STEPS):
         if step == 2:
@@ -34,7 +34,7 @@ def train(recipe: str, rank: int) -> dict[str, object]:
                 for quantizer in quantizers(model).values():
                     quantizer.book.entries[3:6] = quantizer.book.entries[2]  # the first of equal ones is chosen
                     quantizer.book.counts[3:6] = 0
-        x, y = torch.randn((16, 1, 6, 6), generator=data), torch.randint(10, (16,), generator=data)
+        x, y = torch.randn((16, 2, 6, 6), generator=data), torch.randint(10, (16,), generator=data)
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(together(x), y)
         loss.backward()
@@ -50,4 +50,5 @@ if __name__ == "__main__":
     rank = int(os.environ["RANK"])
     init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)
     print(json.dumps({recipe: [train(recipe, rank) for _ in range(2)] for recipe in sys.argv[2:]}))
+    barrier()
     destroy_process_group()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qat.attach import encode_model, float_state_dict, quantize, quantizers, unquantize
 from qat.attention import SplitAttention, merge, split
+from qat.inputs import activation_quantizers, calibrate
 from workloads.errors import InputError
 from workloads.plan import Plan
 
@@ -252,3 +253,18 @@ def test_deep_copies_of_split_attention_come_apart_and_merge_alone():
     assert twin.in_proj_weight.numel() == 3 * E * E and not {id(p) for p in twin.parameters()} & {
         id(p) for p in whole.parameters()
     }
+
+
+def test_quantized_activations_are_seen_by_every_projection_in_evaluation_too():
+    """Torch's fused path would go round the quantizers of inputs."""
+    torch.manual_seed(0)
+    model, x = nn.TransformerEncoderLayer(E, HEADS, 24, 0.0, batch_first=True), torch.randn(N, L, E)
+    quantize(model, Plan.uniform(model, "linear-4", activation_bits=2), example_input=x[:1])
+    calibrate(model, x)
+    readers = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "linear1", "linear2"}
+    assert set(activation_quantizers(model)) == {f"{name}.input" for name in readers}
+    expected = model(x)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), expected)
+    expected.sum().backward()
+    assert all(q.step.grad is not None for q in activation_quantizers(model).values())

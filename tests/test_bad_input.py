@@ -50,7 +50,7 @@ STUDY_PROBLEMS = [
     ("network", 5, "network = 5: Input should be a valid string"),
     ("name", "../up", "name = '../up': String should match pattern"),
     ("data", "mnist", "data = 'mnist': unknown data set: known are digits, fashion_mnist"),
-    ("formats", ["linear-44"], "formats.0 = 'linear-44': format 'linear-44': bits = 44: must be 2 to 8"),
+    ("formats", ["linear-44"], "formats.0 = 'linear-44': format 'linear-44': bits = 44: must be 1 to 8"),
     ("formats", ["int4"], "formats.0 = 'int4': unknown format 'int4': known are linear-8"),
     ("formats", [], "formats: must have at least one value"),
     ("formats", ["linear-4", "linear-4"], "formats: must have each value once, but linear-4 is repeated"),
@@ -151,7 +151,7 @@ def test_a_rom_smaller_than_the_codebook(capsys, tmp_path):
 
 def test_books_that_fit_one_by_one_but_not_together(capsys, tmp_path):
     network = load_network("digitsnet")
-    Plan.uniform(network, "vq-4x16-e4-s0", {"fc": "vq-8x16-e4-s0"}).save(tmp_path / "plan.json")
+    Plan.uniform(network, "vq-4x16-e4-s0", rules={"fc": "vq-8x16-e4-s0"}).save(tmp_path / "plan.json")
     file = write_yaml(tmp_path / "chip.yaml", edited(CHIP, f"{TILE}.codebook_rom.capacity_bits", 700))
     told = refused(capsys, "simulate", "digitsnet", "--chip", file, "--plan", tmp_path / "plan.json")
     assert "have 768 bits together" in told and "holds 700: share books or enlarge it" in told
@@ -271,7 +271,7 @@ def test_a_plan_for_another_network(capsys, plan):
     [
         ('"fc"', '"fc9"', "layers.fc9: not a layer of digitsnet"),
         ('"fc"', '"fc9"', "layers.fc: missing"),
-        ("linear-4", "linear-44", "layers.conv1.format = 'linear-44': format 'linear-44': bits = 44: must be 2 to 8"),
+        ("linear-4", "linear-44", "layers.conv1.format = 'linear-44': format 'linear-44': bits = 44: must be 1 to 8"),
         ('"auto"', '"systolic"', "dataflow = 'systolic': Input should be 'auto', 'stationary' or 'decode'"),
         ('"activation_bits": 8', '"activation_bits": 9', "layers.conv1.activation_bits = 9: Input should be less than"),
         ('"format"', '"fmt"', "layers.conv1.fmt: unknown key (known: format, activation_bits"),

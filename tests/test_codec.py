@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.codec import Codes, decode_integers, decode_weight, from_vectors, pack, to_rows, to_vectors, unpack
-from workloads.format import DEFAULT_FORMATS, parse_format
+from workloads.format import parse_format
 from workloads.lattice import SHIFTS, TIE_DITHER, basis, class_index, lattice_table, nearest_point
-from workloads.layer import Layer
 
 LATTICES = list(SHIFTS)
 

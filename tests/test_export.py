@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from cimsim.functional import ArrayNumbers, lossless_adc_bits
 from qat.artifact import Artifact, load
 from qat.attach import quantize
-from qat.inputs import activation_quantizers, calibrate
 from qat.evaluate import accuracy, calibrate_adc, collect, layer_outputs, run
 from qat.export import export
+from qat.inputs import activation_quantizers, calibrate
 from workloads.capture import capture
 from workloads.codec import decode_weight
 from workloads.datasets import load as load_data
@@ -163,7 +163,8 @@ def test_stored_weights_are_those_of_the_forward_pass(which, request):
     model, artifact, _ = request.getfixturevalue(which)
     for layer in artifact.network.layers:
         weight = model.get_submodule(layer.name).weight.detach().numpy()
-        stored = decode_weight(artifact.weights_int(layer.name), artifact.layers[layer.name].scale, weight.shape)
+        fmt, integers = artifact.plan.format_of(layer.name), artifact.weights_int(layer.name)
+        stored = decode_weight(fmt, integers, artifact.layers[layer.name].scale, weight.shape)
         np.testing.assert_array_equal(stored, weight)
     assert artifact.stored_bits() == artifact.plan.bits(artifact.network).total
 

@@ -30,7 +30,7 @@ UNITS = re.compile(
     r"|accuracy|loss|writes|points|percent|fraction|share|ratio|factor|scale|probability|probabilities|gap|lr|per_\w+)$"
 )
 PURE = {
-    *("step", "slope", "exponent", "temperature", "tolerance", "momentum"),
+    *("step", "slope", "exponent", "temperature", "tolerance", "momentum", "ema_momentum", "sign", "shift"),
     *("learning_rate", "weight_decay", "sigma", "low", "high", "x", "y", "multipliers"),
     # In the unit of the thing they speak of, or exponents of an objective.
     *("CheckPoint.value", "Assumption.nominal", "Stated.at", "ChipChoice.vary"),

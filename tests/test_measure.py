@@ -85,7 +85,7 @@ def test_training_searching_and_tuning_work_with_a_sealed_test_set(monkeypatch):
     aim = Aim(table, Budgets(2 * table.reference_pj()), lambda formats: True)
     found = search(model, mixtures, aim, data, SearchSettings(160, 40, 1e-3, 0.1, selection_images=40))
     settings = SETTINGS.model_copy(update={"tune_images": 80})
-    tune(trained(), Plan.uniform(network(), "linear-8", found.formats), data, settings, 0)
+    tune(trained(), Plan.uniform(network(), "linear-8", rules=found.formats), data, settings, 0)
 
 
 def test_every_reading_is_logged(tmp_path):

@@ -7,12 +7,12 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from tests.test_schemes import gradients
 from torch import Tensor
 
 from qat.activation import ActivationQuantizer
 from qat.mixture import Mixture
 from qat.schemes import Quantizer, make_quantizer
-from tests.test_schemes import gradients
 from workloads.errors import RunError
 from workloads.format import parse_format
 

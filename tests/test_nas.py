@@ -283,7 +283,7 @@ def searched(table: CostTable, share: float, data: TrainingData = DATA, seed: in
     chip, bound = load_chip("isaac"), share * table.reference_pj()
 
     def energy_pj(formats: dict[str, str]) -> float:
-        plan = Plan.uniform(network(), "linear-8", formats)
+        plan = Plan.uniform(network(), "linear-8", rules=formats)
         return simulate(network(), chip, plan).energy_pj
 
     model = trained()

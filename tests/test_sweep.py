@@ -85,7 +85,7 @@ def test_plans_that_a_search_found_are_swept_too(tmp_path, monkeypatch, capsys):
     plans = tmp_path / "runs/digits/plans"
     plans.mkdir(parents=True)
     network = load_network("digitsnet")
-    Plan.uniform(network, "linear-4", {"fc": "linear-2"}).save(plans / "search-isaac-0.7-0.json")
+    Plan.uniform(network, "linear-4", rules={"fc": "linear-2"}).save(plans / "search-isaac-0.7-0.json")
     path = write_yaml(tmp_path / "study.yaml", TINY_STUDY)
     done = run(capsys, "sweep", path, "--json")
     assert done.code == 0

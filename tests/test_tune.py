@@ -14,15 +14,15 @@ from trained_digits import DATA, LAYERS, SETTINGS, network, same_state, trained
 from cimsim.study import Training
 from qat.activation import ActivationQuantizer
 from qat.attach import quantizers
-from qat.inputs import activation_quantizers
 from qat.evaluate import accuracy, run
 from qat.export import export
+from qat.inputs import activation_quantizers
 from qat.schemes import Codebook
 from qat.train import Score, score
 from qat.tune import STEP_FACTOR, tune, tuning_groups
 from workloads.plan import Plan
 
-MIXED = Plan.uniform(network(), "linear-4", {"conv1": "linear-8", "fc": "vq-4x16-e4-s0"})
+MIXED = Plan.uniform(network(), "linear-4", rules={"conv1": "linear-8", "fc": "vq-4x16-e4-s0"})
 
 
 @cache
@@ -95,7 +95,9 @@ def test_one_seed_gives_the_same_bytes_and_another_other_ones(tmp_path):
 
 def test_the_plan_is_held_layer_by_layer_and_bit_by_bit():
     """The first and the last layer stay in the format they are held in; activations have the plan's bits."""
-    plan = Plan.uniform(network(), "linear-2", dict.fromkeys((LAYERS[0], LAYERS[-1]), "linear-8"), activation_bits=6)
+    plan = Plan.uniform(
+        network(), "linear-2", rules=dict.fromkeys((LAYERS[0], LAYERS[-1]), "linear-8"), activation_bits=6
+    )
     model, _ = tuned(plan.model_dump_json())
     assert [quantizers(model)[name].fmt.name for name in LAYERS] == ["linear-8", "linear-2", "linear-8"]
     assert {q.bits for q in activation_quantizers(model).values()} == {6}
@@ -114,7 +116,8 @@ def test_bytes_enter_exactly_when_the_input_has_eight_bits():
 
 def test_groups_hold_all_parameters_once_steps_slowly_and_only_weights_decay():
     model, _ = tuned()
-    weights, books, steps = tuning_groups(model, 0.1)
+    weights, books, ratios, steps = tuning_groups(model, 0.1)
+    assert not ratios["params"]  # of universal codebooks
     ids = [id(p) for group in (weights, books, steps) for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
     assert [group.get("rate_factor", 1.0) for group in (weights, books, steps)] == [1.0, 1.0, STEP_FACTOR]

@@ -48,7 +48,7 @@ def products(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("name", ["vq-4x16-e4-s2", "vq-4x16-e4-s1-abs", "vq-8x32-e4-s3"])
 def test_joint_choices_are_the_nearest_of_all_pairs(name):
     v, entries, codes, values = products(name)
-    choice = choose(v, entries, 0.1, parse_format(name), "joint")
+    choice = choose(v, entries, 0.1, parse_format(name), "euclid")
     assert choice.multiples is not None
     got = (v - 0.1 * choice.multiples * entries[choice.entries[:, 0]]).square().sum(1)
     best = torch.cdist(v.double(), 0.1 * values.flatten(0, 1).double()).square().amin(1)
@@ -200,8 +200,8 @@ def relative_error(name: str, recipe: str, data: str = "gauss") -> float:
         ("vq-16x256-e8-s0", "euclid", "gauss", 0.584),
         ("vq-8x256-e8-s0", "cosine", "gauss", 0.326),
         ("vq-4x256-e8-s0", "cosine", "gauss", 0.155),
-        ("vq-8x128-e8-s1", "joint", "gauss", 0.353),
-        ("vq-4x128-e8-s1", "joint", "gauss", 0.1095),  # 0.106 with free scale levels: integers 1 and 2 cost 3 %
+        ("vq-8x128-e8-s1", "euclid", "gauss", 0.353),
+        ("vq-4x128-e8-s1", "euclid", "gauss", 0.1095),  # 0.106 with free scale levels: integers 1 and 2 cost 3 %
         ("vq-8x256-e8-s0", "euclid", "laplace", 0.304),
         ("vq-8x256-e8-s0", "cosine", "laplace", 0.340),
         ("vq-8x256-e8-s0", "euclid", "mixed", 0.395),

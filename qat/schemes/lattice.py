@@ -9,12 +9,13 @@ blocks that the code holds and of g z over the overloaded ones, over sqrt(N).
 from __future__ import annotations
 
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qat.codewords import scaled_entries
 from qat.kernels import best_match, e8_code, encode_e8
 from qat.quantizer import (
     MIN_SCALE,
@@ -50,11 +51,20 @@ class LatticeQuantizer(Quantizer):
     """`factor` [O] or [1] (a buffer) is scale over root mean square; with `learned`, `step` is trained instead."""
 
     factor: Tensor
+    table: Tensor | None  # what the codes of a block decode to, as floats
+    points: Tensor | None  # the same in lattice units, where all are tried
+    bias: Tensor | None
 
     def __init__(self, fmt: WeightFormat, weight: Tensor, recipe: Recipe = DEFAULT, book: None = None):
         super().__init__(fmt, recipe)
         require_finite(weight)
         self.code = lattice_code(fmt.code)
+        whole = None if self.code.table is None or self.code.num_digits > 1 else self.code.table
+        table = None if whole is None else torch.from_numpy(whole.astype(np.float32))
+        self.register_buffer("table", table, persistent=False)
+        points = None if table is None or len(table) > _MAX_EXHAUSTIVE else table / self.code.grid
+        self.register_buffer("points", points, persistent=False)
+        self.register_buffer("bias", None if points is None else -points.square().sum(1) / 2, persistent=False)
         self.register_buffer("factor", torch.ones(fmt.num_scales(len(weight))))
         self.step = nn.Parameter(torch.ones_like(self.factor)) if recipe.lattice_scale == "learned" else None
         self.refresh(weight)
@@ -90,6 +100,15 @@ class LatticeQuantizer(Quantizer):
         if self.step is not None:
             return self.step.detach().abs().clamp_min(MIN_SCALE)
         return (root_mean_square(w, self.fmt) * self.factor).clamp_min(MIN_SCALE)
+
+    def value(self, w: Tensor) -> tuple[Tensor, Any]:
+        fmt = self.fmt
+        if self.table is None or self.trained() or fmt.rotation or fmt.axis not in ("in", "kernel"):
+            return super().value(w)
+        x = w.detach().float()
+        scale = self.scale(x)
+        codes = self._codes(x, scale)[:, 0].view(fmt.code_shape(tuple(x.shape)))
+        return from_vectors(scaled_entries(codes, self.table, scale), x.shape, fmt.axis), None
 
     def project(self, w: Tensor) -> Projected:
         scale = self.scale(w)
@@ -152,9 +171,8 @@ class LatticeQuantizer(Quantizer):
         """Codes [N, M] of the weight's blocks."""
         blocks, code = self._blocks(w, scale), self.code
         if self.recipe.overload == "saturate" and code.table is not None:
-            if len(code.table) <= _MAX_EXHAUSTIVE:
-                book = torch.from_numpy(code.table / np.float32(code.grid)).float().to(blocks.device)
-                return best_match(blocks, book, -book.square().sum(1) / 2)[:, None]
+            if self.points is not None:
+                return best_match(blocks, self.points, self.bias)[:, None]
             if code.name in ("e8-q2", "e8-q3", "e8-q4"):
                 radix = int(code.name[-1])
                 return torch.from_numpy(encode_e8(blocks.cpu().numpy(), e8_code(radix)))[:, None].to(blocks.device)

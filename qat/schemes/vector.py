@@ -1,9 +1,9 @@
 """Vector quantization: d weights become one entry of a codebook, or a sum of M entries, times a projected scale.
 
 Assignment (`Recipe.assignment`), v the vector among weights of root mean square 1, e an entry:
-`cosine` argmax <v, e> / |e|, top 1, of its size if scale codes are signed; `euclid` argmin |v - e|^2;
-`joint` argmin |v - m s e|^2 over entries and scale codes m. Several books: one after the other, on what the
-others leave (residual quantization), then each anew with the others in place.
+`cosine` argmax <v, e> / |e|, top 1, of its size if scale codes are signed; `euclid` argmin |v - m e|^2 over
+entries and scale codes m together. Several books: one after the other, on what the others leave (residual
+quantization), then each anew with the others in place.
 Scale of a channel: s = <w, z> / <z, z> with z the chosen integers, a constant to the gradient.
 Gradients: of the weight, see `Recipe.estimator`; of an entry, the sum over its vectors of g_i s m_i / unit,
 so exactly 0 if unused.
@@ -11,7 +11,7 @@ so exactly 0 if unused.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from qat.choice import Choice, choose, unit_for_multiples
 from qat.codebook import Book, Codebook, directions
-from qat.kernels import sum_by_index
+from qat.codewords import fit_rows, sum_by_index
 from qat.quantizer import (
     MIN_SCALE,
     Encoded,
@@ -45,7 +45,7 @@ class _Fit(NamedTuple):
 
     choice: Choice
     scale: Tensor
-    integers: Tensor
+    integers: Tensor | None  # None where only the value is wanted
 
 
 class _Saved(NamedTuple):
@@ -67,7 +67,25 @@ class VectorQuantizer(Quantizer):
     def project(self, w: Tensor) -> Projected:
         book = self.book.stored()
         fit = self._fit(w, book)
+        assert fit.integers is not None
         return Projected(fit.integers, fit.scale, _Saved(w, fit, book))
+
+    def value(self, w: Tensor) -> tuple[Tensor, Any]:
+        if not self._is_plain() or self.fmt.rotation or self.recipe.estimator == "ewgs":
+            return super().value(w)
+        x, book = w.detach().float(), self.book.stored()
+        fit = fit_rows(self._vectors(x), book.integers, x[0].numel(), MIN_SCALE)
+        value = from_vectors(fit.rows, x.shape, self.fmt.axis)
+        return value, _Saved(x, _Fit(Choice(fit.codes.view(-1, 1), None), fit.scale, None), book)
+
+    def _is_plain(self) -> bool:
+        """Whether a vector is the entry at its least angle, times the scale of its own row."""
+        fmt = self.fmt
+        is_angle = self.recipe.assignment == "cosine" and fmt.codes_per_vector == 1 and not fmt.scale_bits
+        return is_angle and fmt.axis in ("in", "kernel") and fmt.scale_per == "channel" and self.held is None
+
+    def _vectors(self, w: Tensor) -> Tensor:
+        return vectors(w, self.fmt.vector_length, self.fmt.axis)
 
     def encode_rotated(self, w: Tensor) -> Encoded:
         (entries, multiples), scale, _ = self._fit(w, self.book.stored())
@@ -107,6 +125,7 @@ class VectorQuantizer(Quantizer):
         if estimator == "none":
             return torch.zeros_like(grad)
         if estimator == "ewgs":
+            assert saved.fit.integers is not None
             error = saved.w - saved.fit.integers * per_channel(saved.fit.scale, grad)
             error = error / per_channel(root_mean_square(saved.w, self.fmt), grad)
             return grad * (1 + self.recipe.ewgs_factor * grad.sign() * error)
@@ -117,8 +136,13 @@ class VectorQuantizer(Quantizer):
     def parameter_gradients(self, grad: Tensor, saved: _Saved) -> tuple[Tensor, ...]:
         if not self.trained():
             return ()
-        entries, rows = saved.fit.choice.entries, self._upstream(grad, saved)
-        total = sum(sum_by_index(column, rows, len(saved.book.integers)) for column in entries.T)
+        entries, num_entries = saved.fit.choice.entries, len(saved.book.integers)
+        if self._is_plain():
+            v = self._vectors(grad)
+            total = sum_by_index(entries.view(v.shape[:2]), v, num_entries, saved.fit.scale)
+        else:
+            rows = self._upstream(grad, saved)
+            total = sum(sum_by_index(column, rows, num_entries) for column in entries.T)
         if self.recipe.estimator == "softmax":
             total = total + self._soft_gradients(grad, saved)[1]
         assert isinstance(total, Tensor)
@@ -152,6 +176,10 @@ class VectorQuantizer(Quantizer):
     def _fit(self, w: Tensor, book: Book) -> _Fit:
         """Chooses among vectors in units of the held scale, or of the root mean square."""
         fmt, assignment = self.fmt, self.recipe.assignment
+        if self._is_plain():
+            fit = fit_rows(self._vectors(w), book.integers, w[0].numel(), MIN_SCALE)
+            integers = from_vectors(book.integers[fit.codes], w.shape, fmt.axis)
+            return _Fit(Choice(fit.codes.view(-1, 1), None), fit.scale, integers)
         is_angle = assignment == "cosine" and fmt.axis in ("in", "kernel") and fmt.codes_per_vector == 1
         if self.held is None and is_angle and not fmt.scale_bits:  # a vector's length does not matter
             v, unit = w, book.unit

@@ -1,0 +1,38 @@
+"""Error against stored bits of every family of formats, on one tensor of Gaussian weights; nothing is trained."""
+
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+import qat
+
+FORMATS = (
+    "linear-1", "linear-2", "linear-3", "linear-4", "vq-8x16-e6-s0", "vq-8x256-e6-s0", "vq-4x16-e6-s0",
+    "vq-4x256-e6-s0", "vq-4x256x2-e8-s0", "d4-q2", "d4-q3", "d4-q4", "e8-q2", "e8-q3", "e8-q4", "e8p", "e8-r2",
+    "e8-q4m2", "pool-128",
+)  # fmt: skip
+MARKERS = {"linear": "D", "vq": "o", "lattice": "v", "pool": "s"}
+
+weight = torch.randn((512, 1152), generator=torch.Generator().manual_seed(0))
+found = {}
+for name in FORMATS:
+    encoded = qat.encode(weight, name)
+    bits = 8 * encoded.nbytes / weight.numel()
+    error = float((qat.decode(encoded) - weight).square().mean())
+    found[name] = encoded.fmt.kind, bits, error
+    print(f"{name:16} {bits:5.3f} bits per weight, {encoded.fmt.array_bits} in the array, error {error:.4f}")
+
+figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+axes = figure.add_subplot(
+    xlabel="stored bits per weight (codebook and scales included)", ylabel="relative squared error"
+)
+for kind, marker in MARKERS.items():
+    points = sorted((bits, error) for family, bits, error in found.values() if family == kind)
+    axes.plot(*zip(*points, strict=True), marker, ms=5, label=kind)
+limit = [b / 20 for b in range(8, 90)]
+axes.plot(limit, [2 ** (-2 * b) for b in limit], "k:", lw=1, label="limit for Gaussian weights")
+axes.set_yscale("log")
+axes.legend(frameon=False)
+Path("runs").mkdir(exist_ok=True)
+figure.savefig("runs/error_against_bits.png", dpi=120)
