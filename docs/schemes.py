@@ -37,10 +37,10 @@ class Task(NamedTuple):
 
 
 TASKS = (
-    Task("LeNet-5, Fashion-MNIST", "lenet5", "fashion_mnist", Training(float_epochs=4, tune_images=60_000)),
-    Task("ResNet-8, Fashion-MNIST", "resnet8", "fashion_mnist", Training(float_epochs=3, tune_images=15_000)),
-    Task("text transformer, movie snippets", "text_transformer", "movie", Training(float_epochs=4, tune_images=17_000),
-         {"embed*": "linear-8"}),
+    Task("LeNet-5, Fashion-MNIST", "lenet5", "fashion_mnist", Training(float_epochs=3, tune_images=40_000)),
+    Task("ResNet-8, Fashion-MNIST", "resnet8", "fashion_mnist", Training(float_epochs=2, tune_images=8_000)),
+    Task("text transformer, movie snippets", "text_transformer", "movie", Training(float_epochs=4, tune_images=12_000),
+         {"tokens": "linear-8", "positions": "linear-8"}),
 )  # fmt: skip
 
 
