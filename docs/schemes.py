@@ -38,9 +38,9 @@ class Task(NamedTuple):
 
 TASKS = (
     Task("LeNet-5, Fashion-MNIST", "lenet5", "fashion_mnist", Training(float_epochs=3, tune_images=40_000)),
-    Task("ResNet-8, Fashion-MNIST", "resnet8", "fashion_mnist", Training(float_epochs=2, tune_images=8_000)),
     Task("text transformer, movie snippets", "text_transformer", "movie", Training(float_epochs=4, tune_images=12_000),
          {"tokens": "linear-8", "positions": "linear-8"}),
+    Task("ResNet-8, Fashion-MNIST", "resnet8", "fashion_mnist", Training(float_epochs=2, tune_images=8_000)),
 )  # fmt: skip
 
 

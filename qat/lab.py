@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import AfterValidator, Field, ValidationError
 from torch import nn
 
@@ -134,8 +135,13 @@ def _float_images(trial: Trial) -> int:
 
 
 def _float(trial: Trial, folder: Path, tick: Tick) -> None:
+    """Trained, and tested once for all trials that start from it."""
+    tested = folder / f"checkpoints/{trial.float_key}.json"
+    if tested.exists():
+        return tick(_float_images(trial))
     model = build(trial.network, trial.seed)
     train_float(model, training_data(trial.data), trial.train, trial.seed, _float_path(folder, trial), tick)
+    write_atomically(tested, json.dumps({"accuracy": _test(model, trial, folder, trial.float_key)}).encode())
 
 
 def _float_path(folder: Path, trial: Trial) -> Path:
@@ -153,8 +159,8 @@ def _quantized(trial: Trial, folder: Path, tick: Tick) -> None:
     if _result(folder, trial).exists():
         return tick(trial.train.tune_images)
     data, model = training_data(trial.data), float_network(trial, folder)
-    float_accuracy = _test(model, trial, folder)
-    row: dict[str, Any] = {"key": trial.key, **trial.model_dump(), "float_accuracy": float_accuracy}
+    tested = json.loads((folder / f"checkpoints/{trial.float_key}.json").read_text())
+    row: dict[str, Any] = {"key": trial.key, **trial.model_dump(), "float_accuracy": tested["accuracy"]}
     if trial.format != FLOAT:
         row |= _tuned(trial, folder, data, model, tick)
     write_atomically(_result(folder, trial), (json.dumps(row, indent=1, sort_keys=True) + "\n").encode())
@@ -168,7 +174,7 @@ def _tuned(trial: Trial, folder: Path, data: TrainingData, model: nn.Module, tic
     weights = sum(int(row["weights"]) for row in rows)
     row = {
         "validation_accuracy": found,
-        "accuracy": _test(model, trial, folder),
+        "accuracy": _test(model, trial, folder, trial.key),
         "stored_bits_per_weight": 8 * stored_bytes(model) / weights,
         "relative_error": sum(float(row["relative_error"]) * int(row["weights"]) for row in rows) / weights,
     }
@@ -188,8 +194,6 @@ def stored_bytes(model: nn.Module) -> int:
     return own + sum(-(-fmt.codebook_bits // 8) for fmt in books.values())
 
 
-def _test(model: nn.Module, trial: Trial, folder: Path) -> float:
-    import torch
-
-    x, y = read_test(trial.data, folder / "test_reads.jsonl", trial.key, trial.train.test_images)
+def _test(model: nn.Module, trial: Trial, folder: Path, purpose: str) -> float:
+    x, y = read_test(trial.data, folder / "test_reads.jsonl", purpose, trial.train.test_images)
     return score(model, Part(torch.from_numpy(x), torch.from_numpy(y))).accuracy
