@@ -60,7 +60,8 @@ class Codebook(nn.Module):
     def __init__(self, fmt: WeightFormat, entries: Tensor, seed: int = 0, recipe: Recipe = DEFAULT):
         super().__init__()
         self.fmt, self.seed, self.recipe = fmt, seed, recipe
-        self.entries = nn.Parameter(entries.clone(), requires_grad=recipe.codebook == "gradient")
+        is_trained = recipe.codebook == "gradient" and fmt.entry_bits > 1  # signs have no slope
+        self.entries = nn.Parameter(entries.clone(), requires_grad=is_trained)
         self.register_buffer("counts", torch.ones(len(entries)))
         self.register_buffer("sums", entries.detach().clone())
 
@@ -78,9 +79,11 @@ class Codebook(nn.Module):
         return cls(fmt, fit_entries(pool, fmt, seed, recipe), seed, recipe)
 
     def stored(self) -> Book:
-        """The entries rounded to `entry_bits` signed bits."""
-        largest = 2 ** (self.fmt.entry_bits - 1) - 1
+        """The entries rounded to `entry_bits` signed bits; entries of one bit are signs, -1 or 1."""
         entries = self.entries.detach()
+        if self.fmt.entry_bits == 1:
+            return Book(torch.where(entries < 0, -1.0, 1.0), torch.ones((), device=entries.device))
+        largest = 2 ** (self.fmt.entry_bits - 1) - 1
         unit = entries.abs().max().clamp_min(MIN_SCALE) / largest
         return Book((entries / unit).round().clamp_(-largest, largest), unit)
 

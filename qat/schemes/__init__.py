@@ -14,6 +14,7 @@ from qat.schemes.dorefa import DorefaQuantizer
 from qat.schemes.ewgs import EwgsQuantizer
 from qat.schemes.lattice import LatticeQuantizer
 from qat.schemes.linear import LinearQuantizer
+from qat.schemes.pool import PoolQuantizer
 from qat.schemes.universal import UniversalQuantizer
 from qat.schemes.vector import VectorQuantizer
 from workloads.format import WeightFormat
@@ -30,6 +31,7 @@ SCHEMES: dict[str, Callable[..., Quantizer]] = {
     "gumbel": GumbelQuantizer,
     "universal": UniversalQuantizer,
     "lattice": LatticeQuantizer,
+    "pool": PoolQuantizer,
 }
 
 
