@@ -82,6 +82,26 @@ def test_matching_is_at_least_as_good_as_greedy_and_better_somewhere():
     assert all(a >= b - 1e-9 for a, b in zip(found, rivals, strict=True)) and sum(found) > sum(rivals) + 1
 
 
+@pytest.mark.parametrize("name", ["pool-32", "pool-32-p0", "pool-32-p100"])
+def test_gains_are_what_columns_do_to_the_error(name):
+    """Brute force: the error of other columns, each with its best error signs, differs by -2 <g, P>."""
+    weight = weight_of((32, 32))
+    quantizer = pool_of(name, weight)
+    v = weight / weight.square().mean(1, keepdim=True).sqrt()
+    gain, scale, m = quantizer.gains(v), quantizer.scale(weight)[:, None], quantizer.multiples
+    rms = scale / quantizer.factor[:, None]
+    constants = []
+    for shift in range(3):
+        quantizer.codes.copy_(quantizer.codes.roll(shift, 0))
+        columns = quantizer.book.stored().integers[quantizer.codes[:, 0]]
+        by_sign = [(weight - scale * (m[0] * columns + quantizer._kept(v) * s * m[1])).square() for s in (-1, 1)]
+        error = (torch.minimum(*by_sign) / rms.square()).sum(1)
+        torch.testing.assert_close(quantizer(weight).sub(weight).div(rms).square().sum(1), error)
+        constants.append(error + 2 * (gain * columns).sum(1))
+    torch.testing.assert_close(constants[0], constants[1])
+    torch.testing.assert_close(constants[0], constants[2])
+
+
 def test_matching_of_few_outputs_is_the_best_of_all():
     pool = torch.randn((32, 32), generator=torch.Generator().manual_seed(3)).sign()
     v = torch.randn((3, 1, 32), generator=torch.Generator().manual_seed(4))

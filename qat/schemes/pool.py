@@ -14,6 +14,7 @@ from math import gcd, log, prod
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn import functional
 
 from qat.codebook import Codebook
 from qat.quantizer import (
@@ -66,18 +67,40 @@ class PoolQuantizer(Quantizer):
 
     @torch.no_grad()
     def refresh(self, w: Tensor) -> None:
-        """Matches the columns, and fits the multiples and scales to them, anew."""
+        """Matches the columns, and fits the multiples and scales to them, anew.
+
+        First by correlation, then by what each column does to the squared error with the sizes found.
+        """
         w = w.detach().float()
         reference = root_mean_square(w, self.fmt)
-        cut = vectors(w / per_channel(reference, w), self.fmt.vector_length)
+        v = _rows(w / per_channel(reference, w))
+        self._match(v)
+        self._fit(v, reference)
+        self._match(self.gains(v))
+        self._fit(v, reference)
+
+    def gains(self, v: Tensor) -> Tensor:
+        """Gains g [O, I]: the squared error of normalised rows v with signs P is a constant less 2 <g, P>.
+
+        With the error's best sign, P_i leaves (|v_i P_i - a| - e)^2 where kept and (v_i P_i - a)^2 where pruned; half
+        the difference of its two values is the slope, as P_i is -1 or 1.
+        """
+        a, e = ((self.factor * multiple)[:, None] for multiple in self.multiples)
+        return a * v - self._kept(v) * e * torch.clamp(v, -a, a)
+
+    def _match(self, rows: Tensor) -> None:
+        cut = functional.pad(rows, (0, -rows.shape[1] % self.fmt.vector_length))
+        cut = cut.view(len(rows), -1, self.fmt.vector_length)
         self.codes.copy_(matched(cut, self.book.stored().integers))
-        v = cut.flatten(1)[:, : prod(w.shape[1:])]
+
+    def _fit(self, v: Tensor, reference: Tensor) -> None:
+        """Multiples and factors of least squared error of the weight v * reference [O, I], columns as they are."""
         best, least = None, torch.inf
         columns, kept = self._columns(v), self._kept(v)
         for pair in _pairs_near(_wanted_ratio(v, columns, kept)):
             factor = self._fit_factor(v, columns, kept, pair)
             signs = self._signs(v, columns, kept, factor * pair[0])
-            error = (v - (pair[0] * columns + pair[1] * signs) * per_channel(factor, v)).square()
+            error = (v - (pair[0] * columns + pair[1] * signs) * factor[:, None]).square()
             total = float((channel_sums(error, self.fmt) * reference.square()).double().sum())
             if best is None or total < least:
                 best, least = (pair, factor), total
