@@ -121,7 +121,7 @@ def pack_all(fmt: WeightFormat, stored: Codes) -> Packed:
 
 
 def unpack_all(fmt: WeightFormat, packed: Packed, shape: tuple[int, ...]) -> Codes:
-    """Inverse of `pack_all` for a weight of `shape`; linear codes stay unsigned. Raises ValueError for wrong lengths."""
+    """Inverse of `pack_all` for a weight of `shape`; linear codes stay unsigned. Raises ValueError for wrong sizes."""
     codes_shape, scale_shape = fmt.code_shape(shape), fmt.scale_shape(shape)
     codes = unpack(packed.codes, fmt.code_bits, prod(codes_shape) * fmt.codes_per_vector)
     codes = codes.reshape(*codes_shape, *([fmt.codes_per_vector] if fmt.codes_per_vector > 1 else []))
@@ -165,7 +165,7 @@ def _decode_vq(fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table: 
     _require_range(f"{fmt.name}: code", stored.codes, 0, fmt.num_entries - 1)
     books = np.asarray(table, np.int32).reshape(fmt.codes_per_vector, fmt.num_entries, fmt.vector_length)
     codes = stored.codes.reshape(*stored.codes.shape[:2], -1)
-    vectors = sum(book[codes[..., i]] for i, book in enumerate(books))
+    vectors = np.add.reduce([book[codes[..., i]] for i, book in enumerate(books)])
     if fmt.scale_bits:
         vectors = vectors * _checked_multiples(fmt, stored)[..., None]
     return to_rows(from_vectors(vectors, shape, fmt.axis))
@@ -226,9 +226,7 @@ def _require_range(what: str, values: NDArray, low: int, high: int) -> None:
         raise ValueError(f"{what} = {values.min()} to {values.max()}: must be {low} to {high}")
 
 
-def decode_weight(
-    fmt: WeightFormat, integers: NDArray, scale: NDArray, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
+def decode_weight(fmt: WeightFormat, integers: NDArray, scale: NDArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Array integers [O, I] and float32 scales [O] or [1] -> the real weight of `shape`.
 
     With rotated inputs the array holds the rotated weight; the weight that it amounts to is turned back, exactly.

@@ -32,7 +32,7 @@ class WeightFormat(NamedTuple):
     array_bits: int  # width of the signed integers the array holds after decoding
     num_entries: int = 0  # K of one book; 0 when there is no codebook
     entry_bits: int = 0
-    scale_bits: int = 0  # bits of an integer scale code, its sign included; one per vector, or per group of a linear format
+    scale_bits: int = 0  # of an integer scale code, its sign included; one per vector, or per linear group
     lattice: str = ""  # "d4"
     code: str = ""  # lattice code, see workloads.lattices: "d4-q4"
     codes_per_vector: int = 1  # books that are added, or digits M of a hierarchical lattice code
