@@ -1,7 +1,7 @@
 """Writes docs/schemes.md: every scheme on the same three tasks, with seeds and intervals.
 
-`python -m docs.schemes` trains what `runs/schemes` does not hold yet (about a quarter of an hour on two cores) and fills the
-blocks of the page. Killed at any moment, the same command goes on.
+`python -m docs.schemes` trains what `runs/schemes` does not hold yet (about half an hour on two cores) and fills
+the blocks of the page. Killed at any moment, the same command goes on.
 """
 
 from __future__ import annotations
