@@ -52,9 +52,11 @@ class Row(NamedTuple):
     recipe: str
     formula: str  # of the stored weight
     gradient: str  # of the latent weight
+    rules: dict[str, dict[str, str]] = {}  # network -> layers that need another format
 
 
 STE = "g"
+UNTURNED = {"lenet5": {"conv*": "e8-q4"}, "digitsnet": {"conv1": "e8-q4"}}  # 4 does not divide their inputs
 ROWS = (
     Row("float", FLOAT, "default", "w", STE),
     Row("LSQ", "linear-4", "default", "s·clip⌊w/s⌉", "g inside the clip"),
@@ -77,7 +79,7 @@ ROWS = (
     Row("VQ4ALL, one book of the network", "vq-4x256-e4-s0", "universal", "s·Σ r c, then one-hot", "of the ratios r"),
     Row("D4, q = 4", "d4-q4", "default", "s·λ, λ in a D4 code", STE),
     Row("E8, q = 4", "e8-q4", "default", "s·λ, λ in an E8 code", STE),
-    Row("E8, q = 4, rotated", "e8-q4-h8", "default", "s·λHᵀ", STE),
+    Row("E8, q = 4, rotated", "e8-q4-h4", "default", "s·λHᵀ", STE, UNTURNED),
     Row("E8P", "e8p", "default", "s·λ, λ in E8P", STE),
     Row("E8, q = 4, learned scale", "e8-q4", "learned-scale", "s·λ, s trained", STE),
     Row("E8, q = 4, published scale", "e8-q4", "sigma", "s = C_b σ", STE),
@@ -91,7 +93,7 @@ def trials(rows: tuple[Row, ...] = ROWS) -> list[Trial]:
     """Every row on every task with every seed."""
     return [
         Trial(network=task.network, data=task.data, format=row.format, recipe=row.recipe, seed=seed, train=task.train,
-              rules={} if row.format == FLOAT else task.rules)
+              rules={} if row.format == FLOAT else task.rules | row.rules.get(task.network, {}))
         for task in TASKS for row in rows for seed in SEEDS
     ]  # fmt: skip
 
