@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run test check bench docs clean
+.PHONY: help run test check bench docs schemes clean
 
 help:
 	@echo "make run    install, get the data and co-design a chip and a network for Fashion-MNIST"
@@ -19,6 +19,7 @@ help:
 	@echo "make check  formatting, lint, types and import contracts"
 	@echo "make bench  measure the simulator's speed"
 	@echo "make docs   run the seeded study and redraw the figures of the documents"
+	@echo "make schemes  train every scheme on three tasks and fill docs/schemes.md (half an hour)"
 	@echo "make clean  remove the environment and the caches; runs/ and .data/ stay"
 
 run: $(INSTALLED)
@@ -35,13 +36,20 @@ check: $(INSTALLED)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+bench: export OMP_NUM_THREADS = 1
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.array_cycles
 	$(BIN)/python -m benchmarks.resnet18
+	$(BIN)/python -m benchmarks.quantizers
+	$(BIN)/python -m benchmarks.train_step
 
 docs: $(INSTALLED)
 	$(BIN)/cimsim codesign examples/fashion_mnist_seeds.yaml
 	$(BIN)/python -m docs.figures
+
+schemes: $(INSTALLED)
+	-$(BIN)/python -m workloads.datasets --fetch .data fashion_mnist movie
+	$(BIN)/python -m docs.schemes
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
