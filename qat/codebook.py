@@ -72,7 +72,7 @@ class Codebook(nn.Module):
     ) -> Codebook:  # fmt: skip
         """Fitted to the vectors of all `weights` [O, ...] that will share the book.
 
-        `importance`: per weight a tensor of its shape (`init: hessian` takes the curvature of the loss), or None.
+        `importance`: per weight a tensor of its shape, such as the curvature of the loss (qat.ptq), or None.
         """
         importance = importance or [None] * len(weights)
         pool = _joined([pool_of(w, fmt, h) for w, h in zip(weights, importance, strict=True)])

@@ -31,7 +31,7 @@ class Recipe(Frozen):
     codebook: Literal["gradient", "ema", "frozen"] = "gradient"
     ema_momentum: float = Field(default=0.99, gt=0, lt=1)
     revival: bool = True
-    init: Literal["kmeans++", "sr-kmeans", "hessian", "random"] = "kmeans++"
+    init: Literal["kmeans++", "sr-kmeans", "random"] = "kmeans++"
     temperature: float = Field(default=0.1, gt=0)  # of softmax (of cosines), DKM and Gumbel (of squared distances)
     iterations: int = Field(default=5, ge=1, le=100)  # of DKM
     candidates: int = Field(default=8, ge=2, le=256)  # of a vector, in a universal codebook
