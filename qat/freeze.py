@@ -13,7 +13,7 @@ from qat.codebook import Codebook
 from qat.layout import FORMAT, is_frozen, output_first
 from qat.mixture import Mixture
 from qat.quantizer import Encoded
-from qat.recipe import DEFAULT, Recipe
+from qat.recipe import UNTRAINED, Recipe
 from qat.schemes import make_quantizer
 from workloads.codec import Packed, pack_all, unpack_all
 from workloads.errors import InputError
@@ -23,9 +23,9 @@ STORED = "stored_"  # a frozen layer's buffers: packed codes, scale codes, error
 
 
 def encode(
-    weight: Tensor, fmt: WeightFormat | str, *, recipe: Recipe = DEFAULT, book: Codebook | None = None
+    weight: Tensor, fmt: WeightFormat | str, *, recipe: Recipe = UNTRAINED, book: Codebook | None = None
 ) -> Encoded:
-    """Any weight [O, ...] in any format, without training; a codebook is fitted to it unless `book` is given.
+    """Any weight [O, ...] in any format, of least error without training; a codebook is fitted unless `book` is given.
 
     `nbytes` of the result is what is stored. Raises ValueError for a weight of one dimension or without numbers, and
     for one that is not finite.

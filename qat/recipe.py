@@ -73,13 +73,14 @@ RECIPES = {
     "dkm": Recipe(vector="dkm", assignment="euclid", codebook="frozen", after_every=1),
     "gumbel": Recipe(vector="gumbel", assignment="euclid", codebook="frozen", after_every=1),
     "universal": Recipe(vector="universal", assignment="euclid", codebook="frozen", revival=False, after_every=1),
+    "untrained": Recipe(step_init="search", assignment="euclid"),  # least squared error at once
     "wrap": Recipe(overload="wrap"),
     "sigma": Recipe(lattice_scale="sigma"),
     "learned-scale": Recipe(lattice_scale="learned"),
     "low-overload": Recipe(max_overload_ratio=0.01),
 }
 
-DEFAULT = RECIPES["default"]
+DEFAULT, UNTRAINED = RECIPES["default"], RECIPES["untrained"]
 
 
 def parse_recipe(name: str) -> Recipe:
