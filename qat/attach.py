@@ -185,7 +185,9 @@ def _keep(model: nn.Module) -> None:
         if quantizer is not None and id(quantizer) not in found:
             found[id(quantizer)] = quantizer
             quantizer.kept, quantizer.keeps = None, True
-            guard.watch(module.get_parameter(_ORIGINAL), quantizer.trained())
+            latent = getattr(module.parametrizations, "weight").original  # noqa: B009
+            if isinstance(latent, nn.Parameter):  # torch.func.functional_call lends a tensor
+                guard.watch(latent, quantizer.trained())
             _ = module.weight  # the value is kept
 
 

@@ -229,7 +229,7 @@ def test_more_bits_mean_less_error_and_a_given_book_is_used():
         encode(torch.eye(4) / 0, "linear-4")
 
 
-@pytest.mark.parametrize("name", [*FORMATS, "e8-q4", "vq-4x64-e4-s2", "vq-4x64-e4-s2-t", "linear-4-t"])
+@pytest.mark.parametrize("name", ["linear-4-t", "vq-4x16-e4-s0", "vq-4x64-e4-s2-t", "d4-q4", "e8-q4"])
 def test_threads_change_no_bit(name):
     """Neither of what is stored nor of the gradients; torch's sum of a whole tensor depends on the threads."""
     found = [trained_with(threads, name) for threads in (1, 2)]
@@ -239,14 +239,14 @@ def test_threads_change_no_bit(name):
 
 def test_threads_do_not_change_what_an_integer_is_worth():
     """It is summed over all vectors; a scale code near a half would follow its last bit."""
-    for seed in range(8):
+    for seed in (2, 9):  # a plain sum of all differs in these
         generator = torch.Generator().manual_seed(seed)
         v = torch.randn((1 << 15, 4), generator=generator)
-        book = torch.randint(-7, 8, (64, 4), generator=generator).float()
+        book = torch.randint(-7, 8, (16, 4), generator=generator).float()
         units = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            units.append(unit_for_multiples(v, book, torch.tensor(0.2), parse_format("vq-4x64-e4-s2"), "euclid"))
+            units.append(unit_for_multiples(v, book, torch.tensor(0.2), parse_format("vq-4x16-e4-s2"), "euclid"))
         torch.set_num_threads(1)
         assert torch.equal(*units)
 
@@ -260,7 +260,7 @@ def trained_with(threads: int, name: str) -> tuple[Encoded, list[Tensor]]:
         value = quantizer(weight)
         value.backward(torch.sin(weight.detach() * 100))
         gradients = [p.grad for p in (weight, *quantizer.trained()) if p.grad is not None]
-        return encode(weight, name), [value.detach(), *gradients]
+        return quantizer.encode(weight), [value.detach(), *gradients]
     finally:
         torch.set_num_threads(1)
 
