@@ -19,7 +19,7 @@ help:
 	@echo "make check  formatting, lint, types and import contracts"
 	@echo "make bench  measure the simulator's speed"
 	@echo "make docs   run the seeded study and redraw the figures of the documents"
-	@echo "make schemes  train every scheme on three tasks and fill docs/schemes.md (half an hour)"
+	@echo "make schemes  train every scheme on the same tasks and fill docs/schemes.md (a quarter of an hour)"
 	@echo "make clean  remove the environment and the caches; runs/ and .data/ stay"
 
 run: $(INSTALLED)
@@ -48,7 +48,7 @@ docs: $(INSTALLED)
 	$(BIN)/python -m docs.figures
 
 schemes: $(INSTALLED)
-	-$(BIN)/python -m workloads.datasets --fetch .data fashion_mnist movie
+	-$(BIN)/python -m workloads.datasets --fetch .data
 	$(BIN)/python -m docs.schemes
 
 clean:
