@@ -76,7 +76,8 @@ class LatticeQuantizer(Quantizer):
             if self.recipe.lattice_scale == "sigma":
                 self.factor.fill_(self._published_factor())
             else:
-                factors = torch.tensor([1 / (self.code.grid * self.code.sigma * times) for times in _SEARCH])
+                wanted = [1 / (self.code.grid * self.code.sigma * times) for times in _SEARCH]
+                factors = torch.tensor(wanted, device=w.device)
                 errors = torch.stack([self._error(w, factor) for factor in factors])
                 self.factor.copy_(factors[errors.argmin(0)])
             if self.step is not None:
