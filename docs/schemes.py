@@ -69,7 +69,7 @@ ROWS = (
     Row("VQ, cosine, no STE", "vq-4x256-e4-s0", "hard", "s·c, largest cosine", "0"),
     Row("VQ, moving-average book", "vq-4x256-e4-s0", "ema", "s·c, nearest c", STE),
     Row("VQ, one scale bit", "vq-4x128-e4-s1", "euclid", "s·m·c, nearest m c", STE),
-    Row("VQ, signed scale code", "vq-4x128-e4-s0-abs", "default", "±s·c, largest |cosine|", STE),
+    Row("VQ, signed scale code", "vq-4x128-e4-s0-abs", "default", "±s·c, largest cosine of either sign", STE),
     Row("VQ, cosine", "vq-8x256-e4-s0", "default", "s·c, largest cosine", STE),
     Row("VQ, two added books", "vq-8x256x2-e6-s0", "euclid", "s·(c + c′)", STE),
     Row("DKM, 5 iterations", "vq-4x256-e4-s0", "dkm", "s·Σ a c, then snapped", "through 5 iterations", is_slow=True),
