@@ -19,7 +19,7 @@ from workloads.layer import Layer
 SCALE_BITS = 32  # a float32 scale per output channel, or per tensor
 GROUP_SCALE_BITS = 4  # the integer scale code of a linear group
 POOL_SCALE_BITS = 4  # the integer multiples of a pool column and of the error's signs, one of each per layer
-POOL_GROUP = 32  # outputs that share the columns of a quarter of the pool, each column used at most once
+POOL_GROUP = 32  # outputs that take their columns from one part of the pool, no column twice; and the columns of a part
 
 
 class WeightFormat(NamedTuple):

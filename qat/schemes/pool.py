@@ -153,6 +153,12 @@ class PoolQuantizer(Quantizer):
         shape, codes, multiples = tuple(w.shape), self.codes.clone(), self.multiples.clone()
         return Encoded(self.fmt, shape, codes, scale.clone(), multiples, errors, self.book.table())
 
+    def levels(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """What the pool gives each weight, and the size of its error sign (0 where pruned): [O, ...] integers each."""
+        rows = _rows(w)
+        pool, error = self.multiples[0] * self._columns(rows), self.multiples[1] * self._kept(rows).expand_as(rows)
+        return from_vectors(pool[:, None], w.shape), from_vectors(error[:, None], w.shape)
+
     def _first_columns(self) -> Tensor:
         """First pool column [O, 1] of the part of each output."""
         parts = torch.from_numpy(pool_parts(len(self.codes), self.fmt.num_entries))
