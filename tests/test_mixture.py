@@ -7,7 +7,7 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
-from tests.test_schemes import gradients
+from gradients import gradients
 from torch import Tensor
 
 from qat.activation import ActivationQuantizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from gradients import gradients
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,15 +24,6 @@ def make(name: str, recipe: Recipe = RECIPES["default"], shape: tuple[int, ...] 
          ) -> tuple[VectorQuantizer, Tensor]:  # fmt: skip
     weight = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return VectorQuantizer(parse_format(name), weight, recipe), weight
-
-
-def gradients(quantizer: VectorQuantizer, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(gradient sent back, gradient of the weight) for a fixed random upstream gradient."""
-    upstream = torch.randn(weight.shape, generator=torch.Generator().manual_seed(9))
-    weight = weight.clone().requires_grad_()
-    quantizer(weight).backward(upstream)
-    assert weight.grad is not None
-    return upstream, weight.grad
 
 
 def products(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -165,7 +165,7 @@ def _decode_vq(fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table: 
     _require_range(f"{fmt.name}: code", stored.codes, 0, fmt.num_entries - 1)
     books = np.asarray(table, np.int32).reshape(fmt.codes_per_vector, fmt.num_entries, fmt.vector_length)
     codes = stored.codes.reshape(*stored.codes.shape[:2], -1)
-    vectors = np.add.reduce([book[codes[..., i]] for i, book in enumerate(books)])
+    vectors = np.add.reduce([book[codes[..., i]] for i, book in enumerate(books)], dtype=np.int32)
     if fmt.scale_bits:
         vectors = vectors * _checked_multiples(fmt, stored)[..., None]
     return to_rows(from_vectors(vectors, shape, fmt.axis))
