@@ -17,6 +17,8 @@ from cimsim.kernels import count_load
 from cimsim.spec import Chip
 from workloads.plan import Plan
 
+ARRAY_CAUSES = ("index", "rom_port", "bank_conflict", "adc", "output", "fetch")  # what kernels count; the rest waits
+
 Densities = Mapping[str, dict[str, float]]  # layer -> {"input": share of ones streamed, "cell": mean cell level}
 
 
@@ -93,16 +95,15 @@ def stalls_ps(work: LayerWork | None, times: TaskTimes, deployment: Deployment) 
     """Time lost by cause, as `LayerCost` defines the causes; they overlap neither each other nor work."""
     lost = {
         "dependency": times.dependency_ps, "mesh": times.mesh_ps, "dram": times.memory_ps + times.queued_ps,
-        "index_starvation": times.starved_ps, "index": 0, "rom_port": 0, "adc": 0, "output": 0, "fetch": 0,
-    }  # fmt: skip
+        "index_starvation": times.starved_ps,
+    } | dict.fromkeys(ARRAY_CAUSES, 0)  # fmt: skip
     if work is None:
         return lost
-    rate = rates.converter_rate_hz(deployment.chip)
     rounds = 1 if deployment.resident else work.placement.rounds
-    for cause in ("adc", "output", "fetch"):
-        lost[cause] = rates.instant_ps(getattr(work.counts, f"stall_{cause}") * rounds, rate)
+    for cause, ticks in work.stall_ticks.items():
+        lost[cause] = rates.instant_ps(ticks * rounds, work.clock_hz)
     loads = [(count_load(job), count) for job, count in work.load_jobs]
-    ticks = sum(load.ticks * count for load, count in loads)
+    ticks = max(1, sum(load.ticks * count for load, count in loads))
     for cause in ("index", "rom_port"):  # the writer's share of idle ticks, in the time that it fills arrays
         idle = sum(getattr(load, f"stall_{cause}") * count for load, count in loads)
         lost[cause] = times.fill_ps * idle // ticks
@@ -113,9 +114,7 @@ def bottleneck(work: LayerWork | None, times: TaskTimes) -> str:
     """What this layer spends most time on: its weights (and why), or the slowest stage of its arrays."""
     if work is None:
         return "digital" if times.busy_ps >= times.memory_ps else "outer memory"
-    job = work.array_job
-    stages = {"array read": job.read_ticks * job.reads, "adc": -(-job.conversions // job.adcs) * job.reads,
-              "operand fetch": job.fetch_ticks, "digital": job.digital_ticks, "write": job.write_ticks}  # fmt: skip
+    stages = work.stage_ticks
     spent = {max(stages, key=lambda name: stages[name]): times.busy_ps, "weight write": times.fill_ps,
              "outer memory": times.starved_ps + times.queued_ps + times.memory_ps}  # fmt: skip
     return max(spent, key=lambda name: spent[name])

@@ -30,6 +30,7 @@ class LayerCost:
       dram              operands or weights wait for (operands: or cross) the outer memory's channel
       index_starvation  the writer of weights waits for weights on their way to it
       index, rom_port   the writer waits for index words, for the ports or the latency of ROM or decoder
+      bank_conflict     a gather waits for banks that several of its lanes want
       adc               arrays hold a finished read that waits for converters
       output            arrays hold a finished read that waits for the stages after the converters
       fetch             arrays wait for operands from the tile's own buffer

@@ -9,11 +9,9 @@ from cimsim import accounts, cost, traffic
 from cimsim.accounts import Account, Densities
 from cimsim.cost import CostReport, Prices
 from cimsim.dataflow import DATAFLOWS, LayerWork
-from cimsim.dataflow.work import array_job, compute_actions, deliveries, input_bits
 from cimsim.deployment import Deployment, deploy, is_resident
 from cimsim.events import Timeline, run
-from cimsim.kernels import count_mvm
-from cimsim.mapping import Unmappable, place
+from cimsim.mapping import Unmappable
 from cimsim.schedule import alone_tasks, buffer_chunks, build_tasks, fixed_ps
 from cimsim.spec import Chip
 from workloads.errors import InputError
@@ -82,26 +80,15 @@ def layer_works(network: Network, chip: Chip, plan: Plan) -> dict[str, LayerWork
 
 
 def layer_work(layer: Layer, choice: LayerPlan, chip: Chip) -> LayerWork:
-    """One layer's placement, array job and actions. Raises Unmappable with the reason."""
-    fmt, bits = choice.weight_format, choice.activation_bits
+    """One layer's placement, timing and actions. Raises Unmappable with the reason."""
+    fmt = choice.weight_format
     name = ("stationary" if fmt.kind == "linear" else "decode") if choice.dataflow == "auto" else choice.dataflow
     dataflow = DATAFLOWS[name]
-    if reason := dataflow.refusal(fmt, chip):
+    if reason := dataflow.refusal(layer, fmt, chip):
         raise Unmappable(reason)
     if fmt.rotation and layer.num_inputs % fmt.rotation:
         raise Unmappable(f"{fmt.name} rotates blocks of {fmt.rotation} inputs, which do not divide {layer.num_inputs}")
-    placement = place(layer, fmt, chip)
-    job = array_job(layer, fmt, placement, chip, bits)
-    interval_ticks = count_mvm(job._replace(vectors=max(2, job.vectors))).interval  # the same between any two
-    return LayerWork(
-        layer, fmt, name, placement, job, count_mvm(job), interval_ticks,
-        compute_actions(layer, fmt, placement, chip, bits),
-        dataflow.load_jobs(fmt, placement, chip),
-        fmt.bits(layer).total,
-        dataflow.load_actions(layer, fmt, placement, chip),
-        input_bits(layer, bits),
-        deliveries(layer, placement, chip, bits),
-    )  # fmt: skip
+    return dataflow.work(layer, fmt, chip, choice.activation_bits)
 
 
 def _check_reload(network: Network, works: Mapping[str, LayerWork], chip: Chip, resident: bool) -> None:

@@ -50,11 +50,11 @@ def _task(deployment: Deployment, node: Node, work: LayerWork | None, edges: tup
     if work is None:
         row_ps = rates.digital_ps(chip, digital_role(node), ceil(digital_ops(node) / rows))
         return Task(node.name, rows, row_ps, 0, edges)
-    rate, interval = rates.converter_rate_hz(chip), work.interval_ticks
+    rate, interval = work.clock_hz, work.interval_ticks
     work_ps = rates.instant_ps(ceil(work.layer.num_positions / rows) * interval, rate)
     if work.deliveries > 1 and deployment.stores.get(node.inputs[0]) == "memory":
         work_ps = max(work_ps, rates.memory_ps(chip, ceil(deployment.map_bits(node.inputs[0]) / rows)))
-    latency_ps = rates.instant_ps(work.counts.first_result, rate) - rates.instant_ps(interval, rate)
+    latency_ps = rates.instant_ps(work.first_ticks, rate) - rates.instant_ps(interval, rate)
     loads = () if deployment.resident else weight_loads(work, chip)
     return Task(node.name, rows, work_ps, latency_ps, edges, max(1, len(loads)), loads)
 

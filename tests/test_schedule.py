@@ -91,7 +91,7 @@ def test_a_single_layer_takes_its_arrays_time(chip_name):
     )
     chip = load_chip(chip_name)
     report = simulate(network, chip)
-    drain = count_mvm(layer_work(layer, LayerPlan(format="linear-8"), chip).array_job).drain
+    drain = count_mvm(array_job(layer, LINEAR_8, place(layer, LINEAR_8, chip), chip, activation_bits=8)).drain
     row_ps = rates.memory_ps(chip, 4 * 9 * 8)
     exact_ps = 3 * row_ps + rates.instant_ps(drain, rates.converter_rate_hz(chip))
     assert report.latency_ns * 1000 == pytest.approx(exact_ps, abs=8)

@@ -5,4 +5,5 @@ from cimsim.dataflow.work import LayerWork
 
 __all__ = ["DATAFLOWS", "LayerWork"]
 
+# each has refusal(layer, format, chip) -> reason and work(layer, format, chip, activation bits) -> LayerWork
 DATAFLOWS = {"stationary": stationary, "decode": decode}

@@ -6,7 +6,7 @@ from collections import Counter
 from math import ceil
 
 from cimsim import rates
-from cimsim.dataflow.work import Actions, code_store, written_cells
+from cimsim.dataflow.work import Actions, LayerWork, LoadJobs, code_store, product_work, written_cells
 from cimsim.mapping import Placement
 from cimsim.records import LoadJob
 from cimsim.spec import Chip
@@ -14,8 +14,8 @@ from workloads.format import WeightFormat
 from workloads.layer import Layer
 
 
-def refusal(fmt: WeightFormat, chip: Chip) -> str:
-    """Why this dataflow cannot serve the format on this chip; empty if it can."""
+def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
+    """Why this dataflow cannot serve the layer in this format on this chip; empty if it can."""
     if fmt.kind == "linear":
         return f"{fmt.name} has no codes to decode"
     if fmt.kind == "pool":
@@ -40,7 +40,15 @@ def _lattice_refusal(fmt: WeightFormat, chip: Chip) -> str:
     return "" if fmt.lattice in known else f"the lattice decoder knows {', '.join(known)}, not {fmt.lattice}"
 
 
-def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> tuple[tuple[LoadJob, int], ...]:
+def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> LayerWork:
+    """Placement, timing and actions of one image and of one load. Raises Unmappable if the arrays cannot hold it."""
+    found = product_work("decode", layer, fmt, chip, activation_bits)
+    return found._replace(
+        load_jobs=load_jobs(fmt, found.placement, chip), load_actions=load_actions(layer, fmt, found.placement, chip)
+    )
+
+
+def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> LoadJobs:
     """A block is d rows: one code per output gives d weights down a column."""
     part = chip.part("lattice_decoder" if fmt.kind == "lattice" else "codebook_rom")
     assert part is not None, "refusal() was asked first"

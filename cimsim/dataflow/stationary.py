@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from cimsim import rates
-from cimsim.dataflow.work import Actions, code_store, written_cells
+from cimsim.dataflow.work import Actions, LayerWork, LoadJobs, code_store, product_work, written_cells
 from cimsim.mapping import Placement
 from cimsim.records import LoadJob
 from cimsim.spec import Chip
@@ -13,12 +13,20 @@ from workloads.format import WeightFormat
 from workloads.layer import Layer
 
 
-def refusal(fmt: WeightFormat, chip: Chip) -> str:
-    """Why this dataflow cannot serve the format on this chip; empty if it can."""
+def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
+    """Why this dataflow cannot serve the layer in this format on this chip; empty if it can."""
     return "" if fmt.kind == "linear" else f"{fmt.name} is coded: its weights must be decoded"
 
 
-def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> tuple[tuple[LoadJob, int], ...]:
+def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> LayerWork:
+    """Placement, timing and actions of one image and of one load. Raises Unmappable if the arrays cannot hold it."""
+    found = product_work("stationary", layer, fmt, chip, activation_bits)
+    return found._replace(
+        load_jobs=load_jobs(fmt, found.placement, chip), load_actions=load_actions(layer, fmt, found.placement, chip)
+    )
+
+
+def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> LoadJobs:
     """A block is one row: one number per output, no decoder in between."""
     return tuple(
         (

@@ -7,35 +7,72 @@ from math import ceil, log2, prod
 from typing import NamedTuple
 
 from cimsim import rates
-from cimsim.mapping import Placement
-from cimsim.records import ArrayJob, Counts, LoadJob
+from cimsim.kernels import count_mvm
+from cimsim.mapping import Placement, place
+from cimsim.records import ArrayJob, LoadJob
 from cimsim.spec import Chip
 from workloads.format import WeightFormat
 from workloads.layer import Layer
 
 Actions = Counter  # (kind, role, action) -> how often
+LoadJobs = tuple[tuple[LoadJob, int], ...]  # (job for one array, number of such arrays)
 
 
 class LayerWork(NamedTuple):
     """What a layer asks of the chip: compute for one image, and one load of its weights.
 
-    `counts` are those of the busiest unit for one image, `interval_ticks` its ticks from one position to
-    the next. `load_jobs` are (job for one array, number of such arrays). `load_bits` come from outer memory.
+    Ticks are of a clock of `clock_hz`, in the busiest unit: `first_ticks` until the first position's result,
+    `interval_ticks` from one position to the next, `stall_ticks` by cause over all positions, `stage_ticks` each
+    stage has to work for one position. `load_jobs` are (job for one array, number of such arrays). `load_bits`
+    come from outer memory.
     """
 
     layer: Layer
     format: WeightFormat
     dataflow: str
     placement: Placement
-    array_job: ArrayJob
-    counts: Counts
+    clock_hz: int
+    first_ticks: int
     interval_ticks: int
+    stall_ticks: dict[str, int]
+    stage_ticks: dict[str, int]
     actions: Actions
-    load_jobs: tuple[tuple[LoadJob, int], ...]
+    load_jobs: LoadJobs
     load_bits: int
     load_actions: Actions
     input_bits: int  # of the layer's whole input tensor
     deliveries: int  # times that tensor is sent to the tiles
+
+
+class Timing(NamedTuple):
+    """When an image's positions leave the busiest unit, as `LayerWork` has it."""
+
+    clock_hz: int
+    first_ticks: int
+    interval_ticks: int
+    stall_ticks: dict[str, int]
+    stage_ticks: dict[str, int]
+
+
+def mvm_timing(job: ArrayJob, clock_hz: int) -> Timing:
+    """Timing of matrix-vector products that are converted: all stalls of the array, under its three causes."""
+    counts = count_mvm(job)
+    interval = count_mvm(job._replace(vectors=max(2, job.vectors))).interval  # the same between any two
+    stalls = {"adc": counts.stall_adc, "output": counts.stall_output, "fetch": counts.stall_fetch}
+    stages = {"array read": job.read_ticks * job.reads, "adc": ceil(job.conversions / job.adcs) * job.reads,
+              "operand fetch": job.fetch_ticks, "digital": job.digital_ticks, "write": job.write_ticks}  # fmt: skip
+    return Timing(clock_hz, counts.first_result, interval, stalls, stages)
+
+
+def product_work(name: str, layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> LayerWork:
+    """Work of dataflow `name`, in which arrays hold the layer's integers and multiply: all but its weight loads."""
+    placement = place(layer, fmt, chip)
+    job = array_job(layer, fmt, placement, chip, activation_bits)
+    return LayerWork(
+        layer, fmt, name, placement, *mvm_timing(job, rates.converter_rate_hz(chip)),
+        compute_actions(layer, fmt, placement, chip, activation_bits), (), fmt.bits(layer).total, Counter(),
+        input_bits(layer, activation_bits), deliveries(layer, placement, chip, activation_bits),
+    )  # fmt: skip
 
 
 def sum_bits(layer: Layer, fmt: WeightFormat, activation_bits: int) -> int:
