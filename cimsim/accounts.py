@@ -149,11 +149,11 @@ def warnings(account: Account) -> Iterator[str]:
                f"needs {need} bits; accuracy through the arrays may suffer")  # fmt: skip
     if account.deployment.resident:
         return
-    endurance = rates.crossbar(chip).endurance_writes
+    endurance = getattr(chip.array, "endurance_writes", None)
     if endurance and images < inf:
         writes = sum(work.placement.rounds for work in account.deployment.works.values()) / images
         life_s = endurance / writes * interval_ps(account) * 1e-12
-        yield (f"{chip.name}: crossbar.endurance_writes = {endurance:g}: reloading writes the busiest cells {writes:g} "
+        yield (f"{chip.name}: array.endurance_writes = {endurance:g}: reloading writes the busiest cells {writes:g} "
                f"times an image; they last {endurance / writes:.3g} images, {life_s:.3g} s of steady work")  # fmt: skip
     maps = max((account.deployment.map_bits(node.name) for node in account.deployment.network.nodes), default=0)
     if images > 1 and images * maps > rates.map_buffer_bits(chip):

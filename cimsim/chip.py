@@ -14,7 +14,6 @@ from pydantic import Field
 
 from cimsim.component import Component
 from cimsim.components import COMPONENTS
-from cimsim.components.crossbar import Crossbar
 from cimsim.scaling import Technology
 from workloads.layer import Frozen
 
@@ -106,11 +105,12 @@ class Chip(Frozen):
 
     @property
     def arrays_per_unit(self) -> int:
-        return self.crossbar.count
+        return self.array.count
 
     @cached_property
-    def crossbar(self) -> Crossbar:
-        return next(part for part in self.unit.parts.values() if isinstance(part, Crossbar))
+    def array(self) -> Any:
+        """The unit's arrays: a crossbar, or another part that computes on weights."""
+        return next(part for part in self.unit.parts.values() if part.IS_ARRAY)
 
     def parts(self) -> tuple[Part, ...]:
         """Every part, outermost level first, in the order of the file."""
@@ -172,8 +172,8 @@ class Chip(Frozen):
         return prod(level.count for level in self.levels[: depth + 1])
 
     def _part(self, depth: int, name: str, component: Component) -> Part:
-        lines = {"level": 1, "row": self.crossbar.rows, "column": self.crossbar.columns}[component.per]
-        each = component.count * (lines if component.per == "level" else lines * self.crossbar.count)
+        lines = {"level": 1, "row": self.array.rows, "column": self.array.columns}[component.per]
+        each = component.count * (lines if component.per == "level" else lines * self.array.count)
         instances = ceil(each * self._num_levels(depth) / component.shared_by)
         return Part(name, component, self.levels[depth].name, each / component.shared_by, instances)
 

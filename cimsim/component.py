@@ -96,6 +96,7 @@ class Component(Frozen, ABC):
     SOURCES: ClassVar[tuple[Source, ...]] = ()
     ASSUMPTIONS: ClassVar[tuple[Assumption, ...]] = ()
     OFF_CHIP: ClassVar[bool] = False
+    IS_ARRAY: ClassVar[bool] = False  # what computes on weights: exactly one part of the innermost level
 
     kind: str
     count: int = Field(default=1, ge=1)

@@ -72,29 +72,29 @@ class _Arrays(NamedTuple):
 
 def cell_columns(fmt: WeightFormat, chip: Chip) -> int:
     """Bit lines per output: slices of `cell_bits`, twice for differential pairs."""
-    crossbar = rates.crossbar(chip)
-    slices = ceil(fmt.array_bits / crossbar.cell_bits)
-    return slices * (2 if crossbar.encoding == "differential" else 1)
+    cells = rates.cells(chip)
+    slices = ceil(fmt.array_bits / cells.cell_bits)
+    return slices * (2 if cells.encoding == "differential" else 1)
 
 
 def place(layer: Layer, fmt: WeightFormat, chip: Chip) -> Placement:
     """Cover `layer` with arrays. Raises Unmappable if one output is wider than an array."""
-    crossbar, per_output = rates.crossbar(chip), cell_columns(fmt, chip)
-    if per_output > crossbar.columns:
+    cells, per_output = rates.cells(chip), cell_columns(fmt, chip)
+    if per_output > cells.columns:
         raise Unmappable(
-            f"{layer.name}: {fmt.name} needs {per_output} columns per output, an array has {crossbar.columns}"
+            f"{layer.name}: {fmt.name} needs {per_output} columns per output, an array has {cells.columns}"
         )
     in_array = 0
     if layer.groups > 1:  # groups that one read takes, so that each column's sum is of one group
         group_columns = layer.num_outputs // layer.groups * per_output
-        in_array = min(crossbar.rows_on // layer.num_inputs, crossbar.columns // group_columns)
-    arrays = _diagonal(layer, in_array) if in_array > 1 else _tiled(layer, crossbar.columns // per_output, chip)
+        in_array = min(cells.rows_on // layer.num_inputs, cells.columns // group_columns)
+    arrays = _diagonal(layer, in_array) if in_array > 1 else _tiled(layer, cells.columns // per_output, chip)
     return _finish(arrays, layer, per_output, chip)
 
 
 def _tiled(layer: Layer, outputs: int, chip: Chip) -> _Arrays:
     """Each group (a dense layer is one) is cut into tiles of at most all rows and `outputs` outputs."""
-    row_sizes = _cut(layer.num_inputs, rates.crossbar(chip).rows)
+    row_sizes = _cut(layer.num_inputs, rates.cells(chip).rows)
     column_sizes = _cut(layer.num_outputs // layer.groups, outputs)
     per_group = len(row_sizes) * len(column_sizes)
     rows = row_sizes * len(column_sizes) * layer.groups

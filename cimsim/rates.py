@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil, isqrt
 
 from cimsim.components.crossbar import Crossbar
+from cimsim.components.memory_array import MemoryArray
 from cimsim.functional import ArrayNumbers
 from cimsim.spec import Chip
 
@@ -22,9 +23,15 @@ def instant_ps(tick: int, rate_hz: int) -> int:
 
 
 def crossbar(chip: Chip) -> Crossbar:
-    part = chip.part("crossbar")
-    assert part is not None and isinstance(part.component, Crossbar), "load_chip refuses a chip without arrays"
-    return part.component
+    """The arrays of an analogue chip; dataflows ask `cells` or refuse a chip without it before."""
+    assert isinstance(chip.array, Crossbar), f"{chip.name} has no crossbar"
+    return chip.array
+
+
+def cells(chip: Chip) -> MemoryArray:
+    """The arrays that hold weights; dataflows refuse a chip without any."""
+    assert isinstance(chip.array, MemoryArray), f"{chip.name} has no memory cells"
+    return chip.array
 
 
 def converter_rate_hz(chip: Chip) -> int:
@@ -94,7 +101,7 @@ def load_width_bits(chip: Chip) -> int:
 
 def write_ticks(chip: Chip) -> int:
     """Digital cycles to write one word line."""
-    return max(1, ticks(crossbar(chip).write_ps, chip.clocks_hz["digital"]))
+    return max(1, ticks(cells(chip).write_ps, chip.clocks_hz["digital"]))
 
 
 def transfer_ps(chip: Chip, bits: int, hops: int) -> int:

@@ -152,16 +152,28 @@ def _structure_problems(chip: Chip) -> list[str]:
         problems.append(f"root: exactly one level must carry `border: tile`, found {borders or 'none'}")
     names = [level.name for level in chip.levels] + [name for level in chip.levels for name in level.parts]
     problems += [f"{name}: this name is used {n} times" for name, n in Counter(names).items() if n > 1]
-    for kind in ("crossbar", "adc"):
-        holders = [level.name for level in chip.levels for part in level.parts.values() if part.kind == kind]
-        if holders != [chip.unit.name]:
-            found = f"found in {holders}" if holders else "found none"
-            problems.append(f"{chip.unit.name}.parts: exactly one {kind} must stand in the innermost level, {found}")
+    problems += _array_problems(chip)
     for level in chip.levels[:-1]:
         per_line = [name for name, part in level.parts.items() if part.per != "level"]
         problems += [f"parts.{name}.per: only for parts of the innermost level" for name in per_line]
     missing = [name for name in ("array", "digital") if name not in chip.clocks_hz]
     return problems + [f"clocks_hz.{name}: this key is required" for name in missing]
+
+
+def _array_problems(chip: Chip) -> list[str]:
+    """One kind of array computes; crossbars need a converter beside them."""
+    parts = [(level.name, part) for level in chip.levels for part in level.parts.values()]
+    arrays = [(where, part.kind) for where, part in parts if part.IS_ARRAY]
+    problems = []
+    if [where for where, _ in arrays] != [chip.unit.name]:
+        kinds = " or ".join(name for name, kind in COMPONENTS.items() if kind.IS_ARRAY)
+        found = f"found {arrays}" if arrays else "found none"
+        problems.append(f"{chip.unit.name}.parts: exactly one {kinds} must stand in the innermost level, {found}")
+    converters = [where for where, part in parts if part.kind == "adc"]
+    if any(kind == "crossbar" for _, kind in arrays) and converters != [chip.unit.name]:
+        found = f"found in {converters}" if converters else "found none"
+        problems.append(f"{chip.unit.name}.parts: exactly one adc must stand in the innermost level, {found}")
+    return problems
 
 
 def _fit_problems(chip: Chip) -> list[str]:
@@ -171,13 +183,10 @@ def _fit_problems(chip: Chip) -> list[str]:
 
 def _tile_problems(chip: Chip) -> list[str]:
     problems = []
-    crossbar, adc = (
-        chip.crossbar,
-        chip.unit.parts[next(k for k, v in chip.unit.parts.items() if v.kind == "adc")],
-    )
-    if adc.count % crossbar.count and crossbar.count % adc.count:
-        problems.append(f"adc.count = {adc.count}: must divide or be a multiple of the {crossbar.count} crossbars")
-    need = crossbar.rows * INPUT_BITS + crossbar.columns * SUM_BITS
+    array, adc = chip.array, chip.part("adc")
+    if adc is not None and adc.component.count % array.count and array.count % adc.component.count:
+        problems.append(f"adc.count = {adc.component.count}: must divide or be a multiple of the {array.count} arrays")
+    need = array.rows * INPUT_BITS + array.columns * SUM_BITS
     buffer = chip.part("buffer", "tile")
     if buffer is None:
         problems.append("parts: a buffer of role `tile` is required")
@@ -185,7 +194,7 @@ def _tile_problems(chip: Chip) -> list[str]:
         problems.append(
             f"parts.{buffer.name}.capacity_bits = {buffer.component.capacity_bits}: array larger than tile:"
             f" must be >= {need}"
-            f" ({crossbar.rows} inputs of {INPUT_BITS} and {crossbar.columns} sums of {SUM_BITS} bits)"
+            f" ({array.rows} inputs of {INPUT_BITS} and {array.columns} sums of {SUM_BITS} bits)"
         )
     if chip.part("index_buffer") is None:
         decoders = [p for kind in ("codebook_rom", "lattice_decoder") if (p := chip.part(kind))]

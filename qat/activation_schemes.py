@@ -10,6 +10,7 @@ from torch import Tensor
 from qat.activation import ActivationQuantizer, Applied
 from qat.quantizer import MIN_SCALE
 from qat.recipe import DEFAULT, Recipe
+from qat.sums import whole_mean, whole_sum
 from workloads.errors import InputError
 
 
@@ -30,7 +31,7 @@ class PactQuantizer(ActivationQuantizer):
     def gradients(self, grad: Tensor, x: Tensor, used: Applied) -> tuple[Tensor, Tensor]:
         bound, ratio = used.step * self.steps, used.low / max(used.high, 1)
         is_above, is_below = x >= bound, x <= bound * ratio if used.low else x < 0
-        slope = (grad * is_above).sum() + ratio * (grad * is_below).sum()
+        slope = whole_sum(grad * is_above) + ratio * whole_sum(grad * is_below)
         return grad * ~(is_above | is_below), slope * used.sign + self.recipe.pact_decay_factor * self.size.detach()
 
 
@@ -60,14 +61,14 @@ class EwgsActivation(ActivationQuantizer):
         integers = (ratio + 0.5).floor_().clamp_(used.low, used.high)
         error = (clipped - integers) / (used.high - used.low)
         grad_x = grad * (1 + self.delta * grad.sign() * error) * (ratio == clipped)
-        slope = (grad * integers - grad_x * ratio).sum() / self.steps
+        slope = whole_sum(grad * integers - grad_x * ratio) / self.steps
         return grad_x, slope * used.sign
 
     def set_delta(self, curvature: Tensor, grad: Tensor) -> None:
         """d = max(0, Tr(H) / N / (3 std(g))), of x_q: from the Hessian's diagonal and the gradient of the output."""
         low, high = self.bounds
         width = self.scale() * (high - low)
-        self.delta.copy_((curvature.mean() * width / (3 * grad.std()).clamp_min(1e-30)).clamp_min(0))
+        self.delta.copy_((whole_mean(curvature) * width / (3 * grad.std()).clamp_min(1e-30)).clamp_min(0))
 
 
 class UnitQuantizer(ActivationQuantizer):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qat.quantizer import MIN_SCALE
+from qat.sums import whole_mean
 
 _NUM_STEPS = 48  # tried between 1/20 of the full-range step and the full-range step
 _CLIPS = torch.linspace(0.2, 12, 4721, dtype=torch.float64)  # in units of the density's own
@@ -36,7 +37,7 @@ def aciq_step(values: Tensor, bounds: tuple[int, int]) -> Tensor:
     if not len(sizes):
         return torch.tensor(1.0 / max(high, 1))
     levels = high - low + 1 if low else 2 * (high + 1)  # of the whole density
-    clips = (laplace_clip(levels) * sizes.mean(), normal_clip(levels) * sizes.square().mean().sqrt())
+    clips = (laplace_clip(levels) * whole_mean(sizes), normal_clip(levels) * whole_mean(sizes.square()).sqrt())
     steps = [(2 * clip / levels).float().clamp_min(MIN_SCALE) for clip in clips]
     return min(steps, key=lambda step: float(_error(values, step, bounds)))
 
@@ -78,4 +79,4 @@ def _best_clip(clipping: Tensor, levels: int) -> float:
 
 
 def _error(values: Tensor, step: Tensor, bounds: tuple[int, int]) -> Tensor:
-    return ((values / step + 0.5).floor().clamp(*bounds) * step - values).square().mean()
+    return whole_mean(((values / step + 0.5).floor().clamp(*bounds) * step - values).square())

@@ -12,6 +12,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from qat.sums import whole_sum
+
 _BLOCK = 4096  # values summed in float32 before the sum goes to float64
 
 
@@ -45,7 +47,7 @@ def fake_quantize_gradient_torch(grad: Tensor, x: Tensor, scale: float, low: int
     ratio = x / scale
     is_inside = (ratio >= low) & (ratio <= high)
     integers = (ratio + 0.5).floor_().clamp_(low, high)
-    return grad * is_inside, (grad * (integers - ratio * is_inside)).sum()
+    return grad * is_inside, whole_sum(grad * (integers - ratio * is_inside))
 
 
 def _is_simple(x: Tensor) -> bool:

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from qat.activation_schemes import EwgsActivation
 from qat.attach import attached
 from qat.schemes.ewgs import EwgsQuantizer
+from qat.sums import whole_sum
 
 PROBES = 10  # random vectors of Hutchinson's estimate
 
@@ -105,7 +106,7 @@ def curvatures(value: Tensor, tensors: list[Tensor], probes: int, seed: int) -> 
     diagonals = [torch.zeros_like(tensor) for tensor in tensors]
     for _ in range(probes):
         signs = [torch.randint(0, 2, t.shape, generator=generator).to(t) * 2 - 1 for t in tensors]
-        along = sum((grad * sign).sum() for grad, sign in zip(grads, signs, strict=True))
+        along = sum(whole_sum(grad * sign) for grad, sign in zip(grads, signs, strict=True))
         if not isinstance(along, Tensor) or not along.requires_grad:  # a loss without any curvature
             break
         products = torch.autograd.grad(along, tensors, retain_graph=True, materialize_grads=True)

@@ -110,7 +110,7 @@ def test_rows_bring_their_drivers():
 
 
 def test_sram_rom_is_smaller_than_lenet_and_holds_its_books(sram_rom):
-    cells = sram_rom.num_tiles * sram_rom.units_per_tile * sram_rom.arrays_per_unit * sram_rom.crossbar.num_cells
+    cells = sram_rom.num_tiles * sram_rom.units_per_tile * sram_rom.arrays_per_unit * sram_rom.array.num_cells
     assert cells == 131_072 < 61_706 * 4
     rom = sram_rom.part("codebook_rom")
     assert rom.component.capacity_bits >= 4 * 256 * 4 + 8 * 256 * 4 + 4 * 16 * 4

@@ -10,15 +10,15 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source, band
-from cimsim.components.sram_table import CACTI, SramFigures, sram_figures
+from cimsim.component import LEAKAGE_SCALE, CheckPoint, Source, band
+from cimsim.components.memory_array import MemoryArray
+from cimsim.components.sram_table import CACTI
 from cimsim.scaling import Technology, nominal
 
 INPUT_DENSITY = 0.5  # reference: half the inputs on ...
 CELL_DENSITY = 0.5  # ... and half the cells on; a cell conducts in a quarter of all reads
 # ZigZag-IMC, 28 nm, fitted to silicon: word and bit line 0.35 fF per cell each, cell gate (NAND2) 0.7 fF.
 WORD_LINE_FF, BIT_LINE_FF, GATE_FF, CAPACITANCE_NM = 0.35, 0.35, 0.7, 28.0
-SQUARE_UM_PER_F2_NM2 = 1e-6
 
 ARRAY = {"rows": 128, "columns": 128, "rows_on": 128, "encoding": "offset", "read_ps": 10_000}
 NEURRAM_CELL = {**ARRAY, "cell": "reram", "cell_bits": 2, "write_ps": 8_520_000}
@@ -26,10 +26,10 @@ SRAM_CELL = {**ARRAY, "cell": "sram", "cell_bits": 1, "write_ps": 1_000}
 NEURRAM = "W. Wan et al., NeuRRAM, Nature 608, 2022: 250 kohm and 1 Mohm cells; write-verify of 8.52 us at 1.75 V"
 
 
-class Crossbar(Component):
+class Crossbar(MemoryArray):
     """`rows` x `columns` cells of `cell_bits` bits, `rows_on` word lines driven per read.
 
-    `read_ps` is the time of one read, `write_ps` of writing one word line (write-verify included).
+    `read_ps` is the time of one read.
     """
 
     ACTIONS: ClassVar = ("read_cell", "write_cell")
@@ -61,17 +61,9 @@ class Crossbar(Component):
     )
 
     kind: Literal["crossbar"] = "crossbar"
-    rows: int = Field(ge=1, le=4096)
-    columns: int = Field(ge=1, le=4096)
     cell: Literal["sram", "reram"]
-    cell_bits: int = Field(ge=1, le=4)
-    rows_on: int = Field(ge=1)
     read_ps: int = Field(gt=0)
-    write_ps: int = Field(gt=0)
-    encoding: Literal["offset", "twos_complement", "differential"]
     column_flip: bool = False
-    double_buffered: bool = False
-    endurance_writes: float | None = Field(default=None, gt=0)
     r_on_ohm: float = Field(default=250_000, gt=0)
     r_off_ohm: float = Field(default=1_000_000, gt=0)
     read_v: float = Field(default=0.5, gt=0)
@@ -83,18 +75,11 @@ class Crossbar(Component):
 
     @model_validator(mode="after")
     def _array_is_possible(self) -> Self:
-        if self.rows_on > self.rows:
-            raise ValueError(f"rows_on = {self.rows_on}: must be <= rows = {self.rows}")
         if self.cell == "sram" and self.cell_bits != 1:
             raise ValueError(f"cell_bits = {self.cell_bits}: must be 1 (an SRAM cell holds one bit)")
         if self.column_flip and self.encoding != "offset":
             raise ValueError("column_flip = True: needs encoding: offset (it inverts offset columns)")
         return self
-
-    @property
-    def num_cells(self) -> int:
-        """Cells of one array, counted once when double buffered."""
-        return self.rows * self.columns
 
     @property
     def actions_per_access(self) -> int:
@@ -105,26 +90,20 @@ class Crossbar(Component):
         if self.cell == "reram":
             return self._ohmic_pj(action)
         if action == "write_cell":
-            return self._as_memory(tech).write_pj / self.columns * self.write_scale
+            return self.as_memory(tech).write_pj / self.columns * self.write_scale
         conducting = INPUT_DENSITY * CELL_DENSITY
         femtofarad = INPUT_DENSITY * WORD_LINE_FF + conducting * (BIT_LINE_FF + GATE_FF)
         return femtofarad * 1e-3 * tech.node_nm / CAPACITANCE_NM * tech.supply_v**2 * self.read_scale
 
     def base_area_um2(self, tech: Technology) -> float:
         cell_f2 = self.sram_cell_f2 if self.cell == "sram" else self.reram_cell_f2
-        copies = 2 if self.double_buffered else 1
-        return copies * self.num_cells * cell_f2 * tech.node_nm**2 * SQUARE_UM_PER_F2_NM2
+        return self.cells_um2(cell_f2, tech)
 
     def base_leakage_uw(self, tech: Technology) -> float:
-        copies = 2 if self.double_buffered else 1
-        return copies * self._as_memory(tech).leakage_uw if self.cell == "sram" else 0.0
+        return self.copies * self.as_memory(tech).leakage_uw if self.cell == "sram" else 0.0
 
     def _ohmic_pj(self, action: str) -> float:
         mean_siemens = (1 / self.r_on_ohm + 1 / self.r_off_ohm) * CELL_DENSITY
         if action == "write_cell":
             return self.set_v**2 * mean_siemens * self.write_ps
         return self.read_v**2 * mean_siemens * self.read_ps * INPUT_DENSITY
-
-    def _as_memory(self, tech: Technology) -> SramFigures:
-        """A plain SRAM of this array's size, one word line wide."""
-        return sram_figures(self.num_cells, self.columns, tech)

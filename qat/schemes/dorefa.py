@@ -17,6 +17,7 @@ from torch import Tensor
 from qat.levels import LevelQuantizer
 from qat.quantizer import MIN_SCALE, Projected
 from qat.recipe import DEFAULT, Recipe
+from qat.sums import whole_mean, whole_sum
 from workloads.format import WeightFormat
 
 
@@ -41,12 +42,12 @@ class DorefaQuantizer(LevelQuantizer):
         """Fits the amplitude anew."""
         x, q = w.detach().float(), self.levels.high
         levels = self.place(x).integers / q
-        self.amplitude.copy_((x * levels).sum() / levels.square().sum().clamp_min(1e-6))
+        self.amplitude.copy_(whole_sum(x * levels) / whole_sum(levels.square()).clamp_min(1e-6))
 
     def place(self, x: Tensor) -> Projected:
         tanh, levels = x.tanh(), self.levels
         if self.fmt.code_bits == 1:
-            integers, amplitude = levels.nearest(x), x.abs().mean()
+            integers, amplitude = levels.nearest(x), whole_mean(x.abs())
         elif levels.is_odd:
             normal = tanh / (2 * _largest(tanh)) + 0.5
             integers, amplitude = (normal * levels.last).round_() * 2 + levels.low, self.amplitude
@@ -65,7 +66,7 @@ class DorefaQuantizer(LevelQuantizer):
         of_tanh = of_ratio / largest
         at = int(tanh.abs().flatten().argmax())
         place = torch.unravel_index(torch.tensor(at), tanh.shape)
-        of_tanh[place] -= (of_ratio * tanh).sum() / largest.square() * tanh[place].sign()
+        of_tanh[place] -= whole_sum(of_ratio * tanh) / largest.square() * tanh[place].sign()
         return (of_tanh * (1 - tanh.square()),)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from qat.levels import LevelQuantizer
 from qat.quantizer import MIN_SCALE, Projected, channel_sums, per_channel, root_mean_square
 from qat.recipe import DEFAULT, Recipe
+from qat.sums import whole_mean
 from workloads.format import WeightFormat
 
 SIGMAS = 3  # the bounds at the start
@@ -95,7 +96,7 @@ class EwgsQuantizer(LevelQuantizer):
         """d = max(0, Tr(H) / N / (3 std(g))), of x_q: from the Hessian's diagonal and the gradient of this weight."""
         span, shares = self.levels.high - self.levels.low, self.shares(grad.shape)
         slope = per_channel(self.ranges()[2], grad) * span * (1 if shares is None else shares)
-        curvature, grad = (curvature * slope.square()).mean(), (grad * slope).std()
+        curvature, grad = whole_mean(curvature * slope.square()), (grad * slope).std()
         self.delta.copy_((curvature / (SIGMAS * grad).clamp_min(1e-30)).clamp_min(0))
 
 

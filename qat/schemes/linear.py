@@ -20,6 +20,7 @@ from qat.levels import LevelQuantizer
 from qat.linear_kernels import is_simple, quantize_rows, rows_gradient
 from qat.quantizer import MIN_SCALE, Projected, channel_sums, per_channel
 from qat.recipe import DEFAULT, Recipe
+from qat.sums import whole_mean
 from workloads.format import WeightFormat
 
 _NUM_STEPS = 48  # tried between 1/20 of the full-range step and the full-range step
@@ -94,7 +95,7 @@ def _lsq_step(x: Tensor, fmt: WeightFormat) -> Tensor:
     half = 1 << (fmt.code_bits - 1)
     step = _mean_size(x, fmt) / sqrt(half) if fmt.is_odd else 2 * _mean_size(x, fmt) / sqrt(half - 1)
     is_used = step > MIN_SCALE
-    common = step[is_used].mean() if bool(is_used.any()) else torch.tensor(1.0 / half)
+    common = whole_mean(step[is_used]) if bool(is_used.any()) else torch.tensor(1.0 / half)
     return torch.where(is_used, step, MIN_SCALE if fmt.is_odd else common)
 
 

@@ -19,6 +19,7 @@ from qat.codebook import Codebook
 from qat.quantizer import Encoded, Projected, Quantizer, is_padding, per_channel, rotated, utilisation, vectors
 from qat.recipe import DEFAULT, Recipe
 from qat.snap import encoded, first_scale, in_integers, own_book, snap, to_weight
+from qat.sums import whole_sum
 from workloads.format import WeightFormat
 
 DROP_RATIO = 1e-4  # a candidate below it is dropped
@@ -180,7 +181,7 @@ def _quantizers(model: nn.Module) -> list[UniversalQuantizer]:
 def ratio_penalty(model: nn.Module) -> Tensor:
     """Mean over all vectors of the model of sum_m r_m (1 - r_m): 0 when every choice is made; differentiable."""
     ratios = [quantizer.ratios() for quantizer in _quantizers(model)]
-    total = sum(((r * (1 - r)).sum() for r in ratios), torch.zeros(()))
+    total = sum((whole_sum(r * (1 - r)) for r in ratios), torch.zeros(()))
     return total / max(1, sum(map(len, ratios)))
 
 
