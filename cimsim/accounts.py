@@ -41,7 +41,7 @@ def report(account: Account, plan: Plan) -> CostReport:
     dynamic, leakage = cost.total_pj(energy), cost.leakage_pj(chip, latency_ps)
     resident, works = account.deployment.resident, account.deployment.works.values()
     return CostReport(
-        network=network.name, chip=chip.name, plan=plan_label(plan),
+        network=network.name, chip=chip.name, plan=plan_label(plan), batch=network.batch,
         clocks_hz=dict(chip.clocks_hz), latency_clock="array", schedule=account.deployment.schedule,
         weight_state="resident: loaded before the first image" if resident else "reloaded from outer memory",
         images_per_weight_load=account.images_per_load, op_convention=cost.OP_CONVENTION,
@@ -68,7 +68,8 @@ def _layer_costs(account: Account) -> Iterator[LayerCost]:
 
 
 def _layer_cost(account: Account, times: TaskTimes, name: str, work: LayerWork | None, actions: Actions) -> LayerCost:
-    energy = node_energy(actions, work, account.prices, account.images_per_load, account.densities.get(name))
+    loads = account.deployment.network.batch / account.images_per_load
+    energy = node_energy(actions, work, account.prices, loads, account.densities.get(name))
     clock, span_ps = account.deployment.chip.clocks_hz["array"], times.end_ps - times.start_ps
     return LayerCost(
         name, work.dataflow if work else "digital", work.format.name if work else "", bottleneck(work, times),
@@ -80,11 +81,11 @@ def _layer_cost(account: Account, times: TaskTimes, name: str, work: LayerWork |
 
 
 def node_energy(
-    actions: Actions, work: LayerWork | None, prices: Prices, images: float, densities: dict[str, float] | None = None
+    actions: Actions, work: LayerWork | None, prices: Prices, loads: float, densities: dict[str, float] | None = None
 ) -> cost.EnergyPj:
-    """Dynamic energy of one image: all of its actions, and its share of one weight load."""
+    """Dynamic energy of the batch: all of its actions, and its share of weight loads (`loads` of one)."""
     compute = prices.price(actions, densities)
-    return cost.add_energy([(compute, 1.0), (load_energy(work, prices), 1.0 / images)]) if work else compute
+    return cost.add_energy([(compute, 1.0), (load_energy(work, prices), loads)]) if work else compute
 
 
 def load_energy(work: LayerWork, prices: Prices) -> cost.EnergyPj:
@@ -121,14 +122,14 @@ def bottleneck(work: LayerWork | None, times: TaskTimes) -> str:
 
 
 def interval_ps(account: Account) -> int:
-    """Steady completion interval. Pipelined it is that of the busiest task, link or channel; layer by layer
-    the whole latency, of which the images of one load share the loading."""
-    timeline = account.timeline
+    """Steady completion interval of one image. Pipelined it is that of the busiest task, link or channel; layer by
+    layer the whole latency, of which the images of one load share the loading."""
+    timeline, batch = account.timeline, account.deployment.network.batch
     if account.deployment.pipelined:
         shared = (*timeline.link_busy_ps.values(), timeline.memory_busy_ps)
-        return max(*(times.busy_ps for times in timeline.tasks), *shared)
+        return ceil(max(*(times.busy_ps for times in timeline.tasks), *shared) / batch)
     loading_ps = sum(times.fill_ps + times.starved_ps + times.queued_ps for times in timeline.tasks)
-    return timeline.latency_ps - loading_ps + ceil(loading_ps / account.images_per_load)
+    return ceil((timeline.latency_ps - loading_ps) / batch) + ceil(loading_ps / account.images_per_load)
 
 
 def area_used_um2(deployment: Deployment) -> float:
@@ -155,10 +156,11 @@ def warnings(account: Account) -> Iterator[str]:
         life_s = endurance / writes * interval_ps(account) * 1e-12
         yield (f"{chip.name}: array.endurance_writes = {endurance:g}: reloading writes the busiest cells {writes:g} "
                f"times an image; they last {endurance / writes:.3g} images, {life_s:.3g} s of steady work")  # fmt: skip
+    batch = account.deployment.network.batch
     maps = max((account.deployment.map_bits(node.name) for node in account.deployment.network.nodes), default=0)
-    if images > 1 and images * maps > rates.map_buffer_bits(chip):
-        yield (f"images_per_weight_load = {images:g}: feature maps of up to {maps} bits an image wait between layers, "
-               "more than the buffers hold together; that traffic is not in the figures")  # fmt: skip
+    if images > batch and images / batch * maps > rates.map_buffer_bits(chip):
+        yield (f"images_per_weight_load = {images:g}: feature maps of up to {maps // batch} bits an image wait between "
+               "layers, more than the buffers hold together; that traffic is only in figures of a batch")  # fmt: skip
 
 
 def plan_label(plan: Plan) -> str:

@@ -52,17 +52,18 @@ def options(
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913 (a command line)
     network: Annotated[str, typer.Argument(help="A known network, or a YAML of shapes.", show_default=False)],
     chip: Annotated[str, typer.Option("--chip", help="A ready chip, or a chip YAML.")] = "isaac",
     plan: Annotated[str, typer.Option("--plan", help="A plan JSON, or one format for all layers.")] = "linear-8",
+    batch: Annotated[int, typer.Option("--batch", min=1, max=4096, help="Images that pass together.")] = 1,
     images_per_weight_load: Annotated[
         float | None, typer.Option("--images-per-weight-load", min=1, help="Images that share one weight load.")
     ] = None,
     trace: Annotated[Path | None, typer.Option("--trace", help="Write a timeline that opens in Perfetto.")] = None,
     json: Json = False,
 ) -> None:
-    """Simulate one image of a network on a chip, from shapes alone.
+    """Simulate a network on a chip, from shapes alone.
 
     Example: `cimsim simulate resnet18 --chip isaac --json`
     """
@@ -74,7 +75,7 @@ def simulate(
 
     shapes = load_network(network)
     report, timeline = simulate_timeline(
-        shapes, load_chip(chip), read_plan(plan, shapes), images_per_weight_load=images_per_weight_load
+        shapes, load_chip(chip), read_plan(plan, shapes), batch=batch, images_per_weight_load=images_per_weight_load
     )
     if trace:
         write_trace(timeline, trace)

@@ -19,7 +19,7 @@ EnergyPj = dict[str, dict[str, float]]  # component -> action -> pJ
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One node's share; the first is the network's input. Energy is dynamic, for one image, its share of
+    """One node's share; the first is the network's input. Energy is dynamic, for the batch, its share of
     weight loading included; `counts` are the actions behind it, weight loading apart.
 
     Pipelined, latency runs from the node's first block at work to its last result; layer by layer it begins
@@ -53,11 +53,14 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class CostReport:
-    """A network on a chip. `energy_pj` = dynamic + leakage of one image; always-on power stands apart."""
+    """A batch of images through a network on a chip. `energy_pj` = dynamic + leakage of the batch, `latency_ns` from
+    its first byte to its last result, `interval_ns` one image's share of a steady stream; always-on power stands apart.
+    """
 
     network: str
     chip: str
     plan: str
+    batch: int
     clocks_hz: dict[str, int]
     latency_clock: str
     schedule: str

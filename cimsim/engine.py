@@ -24,14 +24,17 @@ def simulate(
     chip: Chip,
     plan: Plan | None = None,
     *,
+    batch: int = 1,
     images_per_weight_load: float | None = None,
     densities: Densities | None = None,
 ) -> CostReport:
-    """Energy, latency and area of one image of `network` on `chip` under `plan` (default: 8-bit linear).
+    """Energy, latency and area of `batch` images of `network` on `chip` under `plan` (default: 8-bit linear).
 
     Raises InputError that names every layer which the chip cannot hold or decode, and why.
     """
-    return simulate_timeline(network, chip, plan, images_per_weight_load=images_per_weight_load, densities=densities)[0]
+    return simulate_timeline(
+        network, chip, plan, batch=batch, images_per_weight_load=images_per_weight_load, densities=densities
+    )[0]
 
 
 def simulate_timeline(
@@ -39,26 +42,35 @@ def simulate_timeline(
     chip: Chip,
     plan: Plan | None = None,
     *,
+    batch: int = 1,
     images_per_weight_load: float | None = None,
     densities: Densities | None = None,
 ) -> tuple[CostReport, Timeline]:
     """As `simulate`, with who was busy or waiting when."""
+    if batch < 1:
+        raise InputError("simulate", [f"batch = {batch}: must be >= 1"])
+    network = network.batched(batch) if batch > 1 else network
     plan = plan or Plan.uniform(network, "linear-8")
     works = layer_works(network, chip, plan)
     resident = is_resident(works, chip)
     _check_reload(network, works, chip, resident)
-    images = images_of(images_per_weight_load, resident)
+    images = images_of(images_per_weight_load, resident, network.batch)
     deployment = deploy(network, chip, works, resident)
     timeline = run(build_tasks(deployment), pipelined=deployment.pipelined, buffer_chunks=buffer_chunks(chip))
     account = Account(deployment, timeline, images, densities or {}, Prices(chip))
     return accounts.report(account, plan), timeline
 
 
-def images_of(images_per_weight_load: float | None, resident: bool) -> float:
-    """Images that share one weight load; by default all if the weights stay, one if not. Raises InputError below 1."""
-    images = images_per_weight_load if images_per_weight_load is not None else inf if resident else 1.0
-    if not images >= 1:
-        raise InputError("simulate", [f"images_per_weight_load = {images}: must be >= 1"])
+def images_of(images_per_weight_load: float | None, resident: bool, batch: int = 1) -> float:
+    """Images that share one weight load; by default all if the weights stay, the batch if not.
+
+    Raises InputError below the batch, whose images pass together.
+    """
+    images = images_per_weight_load if images_per_weight_load is not None else inf if resident else float(batch)
+    if not images >= batch:
+        raise InputError(
+            "simulate", [f"images_per_weight_load = {images:g}: must be >= {batch}, the images of a batch"]
+        )
     return images
 
 
@@ -120,7 +132,8 @@ def cost_alone(
         alone_tasks(deployment, node, work), pipelined=deployment.pipelined,
         buffer_chunks=buffer_chunks(deployment.chip), trace=False,
     )  # fmt: skip
-    energy = accounts.node_energy(traffic.own_actions(node, work, deployment), work, prices, images)
+    shares = deployment.network.batch / images
+    energy = accounts.node_energy(traffic.own_actions(node, work, deployment), work, prices, shares)
     return cost.total_pj(energy) + cost.leakage_pj(deployment.chip, timeline.latency_ps), timeline.latency_ps / 1000
 
 

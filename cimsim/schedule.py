@@ -72,7 +72,7 @@ def _edge(deployment: Deployment, node: Node, name: str, producer: int, path: tu
     deliveries of the same map run behind the arrays' work, which is then at least as long as the reading.
     """
     chip, rows = deployment.chip, deployment.shape(name)[1]
-    need, row_bits = _needs(node, rows), ceil(deployment.map_bits(name) / rows)
+    need, row_bits = _needs(node, rows, deployment.network.batch), ceil(deployment.map_bits(name) / rows)
     if deployment.stores.get(name) == "memory":
         first_reader = next(reader.name for reader in deployment.network.nodes if name in reader.inputs)
         passes = 2 if first_reader == node.name else 1
@@ -80,9 +80,15 @@ def _edge(deployment: Deployment, node: Node, name: str, producer: int, path: tu
     return Edge(producer, need, path, rates.transfer_ps(chip, row_bits, len(path)))
 
 
-def _needs(node: Node, in_rows: int) -> tuple[int, ...]:
-    """The last input row each output row needs: a window's, the same row, or (a flattened input) all."""
-    rows = node.out_shape[1]
+def _needs(node: Node, all_in_rows: int, batch: int) -> tuple[int, ...]:
+    """The last input row each output row needs; the maps of a batch lie one below the other."""
+    in_rows = all_in_rows // batch
+    of_one = _image_needs(node, in_rows, node.out_shape[1] // batch)
+    return tuple(image * in_rows + row for image in range(batch) for row in of_one)
+
+
+def _image_needs(node: Node, in_rows: int, rows: int) -> tuple[int, ...]:
+    """Within one image: a window's last row, the same row, or (a flattened input) all."""
     if node.layer is not None and node.layer.in_size[0] == in_rows and in_rows > 1:
         window = (node.layer.kernel[0], node.layer.stride[0], node.layer.padding[0])
     elif node.op in ("max_pool", "avg_pool"):

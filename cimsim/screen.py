@@ -89,12 +89,16 @@ def show_report(report: CostReport, json: bool) -> None:
         return _print_json(report.to_dict())
     columns = ("layer", "format", "arrays", "rounds", "energy", "share", "latency", "bottleneck", "main stall (cycles)")
     _table(
-        f"{report.network} on {report.chip}, {report.plan}: one image",
+        f"{report.network} on {report.chip}, {report.plan}: {_images(report.batch)}",
         columns, [_layer_cells(layer, report.dynamic_pj) for layer in report.layers],
     )  # fmt: skip
     _notes(_summary(report))
     for warning in report.warnings:
         say(f"warning: {warning}", "yellow")
+
+
+def _images(batch: int) -> str:
+    return "one image" if batch == 1 else f"a batch of {batch} images"
 
 
 def _layer_cells(layer: LayerCost, whole_pj: float) -> tuple[Any, ...]:
@@ -120,7 +124,7 @@ def _summary(report: CostReport) -> list[tuple[str, str]]:
     always_on = f"; always-on parts, not counted, would add {energy_text(report.always_on_pj)}"
     clock = report.clocks_hz[report.latency_clock]
     return [
-        ("energy", f"{energy_text(report.energy_pj)} per image: {most}"),
+        ("energy", f"{energy_text(report.energy_pj / report.batch)} per image: {most}"),
         ("", f"of which leakage {energy_text(report.leakage_pj)}" + (always_on if report.always_on_pj else "")),
         ("latency", f"{time_text(report.latency_ns)} = {report.latency_cycles:,} cycles of the {report.latency_clock} "
                     f"clock ({clock / 1e6:g} MHz)"),

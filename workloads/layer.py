@@ -32,6 +32,7 @@ class Layer(Frozen):
     stride: tuple[Length, Length] = (1, 1)
     padding: tuple[Margin, Margin] = (0, 0)
     groups: Length = 1
+    batch: Length = 1  # images that pass together, their maps stacked along the height
 
     @model_validator(mode="after")
     def _groups_divide_channels(self) -> Layer:
@@ -43,7 +44,7 @@ class Layer(Frozen):
 
     @property
     def out_size(self) -> tuple[int, int]:
-        """Output height and width (positions along each axis)."""
+        """Output height and width of one image (positions along each axis)."""
         h, w = (
             (n + 2 * p - k) // s + 1
             for n, p, k, s in zip(self.in_size, self.padding, self.kernel, self.stride, strict=True)
@@ -62,8 +63,8 @@ class Layer(Frozen):
 
     @property
     def num_positions(self) -> int:
-        """P: output positions, each one a full matrix-vector product."""
-        return prod(self.out_size)
+        """P: output positions of the batch, each one a full matrix-vector product."""
+        return prod(self.out_size) * self.batch
 
     @property
     def num_weights(self) -> int:
@@ -74,9 +75,14 @@ class Layer(Frozen):
         return self.num_weights * self.num_positions
 
 
+# Digital steps, by what one operation per element is. `lookup` is any function of one element that a table holds
+# (tanh, erf, a square root); `rope` turns pairs of channels by the angle of their position; `pad` copies a map into
+# a larger one of zeros. `embedding` reads whole vectors from the outer memory: rows of a table that words choose, or
+# the keys and values of earlier tokens. Its table is no weight layer: it has no format and no place in a plan.
 Op = Literal[
-    "layer", "add", "max_pool", "avg_pool", "relu", "gelu", "softmax", "layer_norm", "matmul", "concat", "embedding"
-]
+    "layer", "add", "mul", "max_pool", "avg_pool", "relu", "gelu", "silu", "hard_swish", "sigmoid", "lookup", "softmax",
+    "layer_norm", "rms_norm", "rope", "matmul", "concat", "pad", "embedding",
+]  # fmt: skip
 
 
 class Node(Frozen):
@@ -95,7 +101,7 @@ class Node(Frozen):
     kernel: tuple[Length, Length] = (1, 1)
     stride: tuple[Length, Length] = (1, 1)
     padding: tuple[Margin, Margin] = (0, 0)
-    num_macs: int = Field(default=0, ge=0)  # products of two activations (attention); weight MACs are the layer's
+    num_macs: int = Field(default=0, ge=0)  # of a matmul: products of two activations; weight MACs are the layer's
 
     @property
     def num_elements(self) -> int:
@@ -120,7 +126,7 @@ def _node_problems(node: Node, known: set[str]) -> list[str]:
         problems.append("layer: a node has a layer exactly when its op is `layer`")
     if layer and layer.name != node.name:
         problems.append(f"layer.name = {layer.name!r}: must be the node's name")
-    if layer and node.out_shape != (want := (layer.num_outputs, *layer.out_size)):
+    if layer and node.out_shape != (want := (layer.num_outputs, layer.out_size[0] * layer.batch, layer.out_size[1])):
         problems.append(f"out_shape = {node.out_shape}: must be {want}, what its layer makes")
     return problems
 
@@ -131,6 +137,7 @@ class Network(Frozen):
     name: str
     input_shape: tuple[Length, Length, Length]
     nodes: tuple[Node, ...]
+    batch: Length = 1  # images that pass together, each map stacked along its height
 
     @model_validator(mode="after")
     def _nodes_fit(self) -> Network:
@@ -155,6 +162,18 @@ class Network(Frozen):
     def num_macs(self) -> int:
         """Weight MACs plus activation-by-activation MACs of one image."""
         return sum(layer.num_macs for layer in self.layers) + sum(node.num_macs for node in self.nodes)
+
+    def batched(self, batch: int) -> Network:
+        """This network for `batch` images at once: maps that many times as high, layers with as many positions."""
+        taller = self.model_dump()
+        channels, rows, columns = self.input_shape
+        taller |= {"batch": self.batch * batch, "input_shape": (channels, rows * batch, columns)}
+        for node in taller["nodes"]:
+            channels, rows, columns = node["out_shape"]
+            node |= {"out_shape": (channels, rows * batch, columns), "num_macs": node["num_macs"] * batch}
+            if node["layer"]:
+                node["layer"]["batch"] *= batch
+        return Network.model_validate(taller)
 
     def node(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)

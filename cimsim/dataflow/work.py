@@ -81,7 +81,7 @@ def sum_bits(layer: Layer, fmt: WeightFormat, activation_bits: int) -> int:
 
 
 def input_bits(layer: Layer, activation_bits: int) -> int:
-    return layer.in_channels * prod(layer.in_size) * activation_bits
+    return layer.in_channels * prod(layer.in_size) * layer.batch * activation_bits
 
 
 def deliveries(layer: Layer, placement: Placement, chip: Chip, activation_bits: int) -> int:
@@ -93,7 +93,7 @@ def deliveries(layer: Layer, placement: Placement, chip: Chip, activation_bits: 
     room, whole = rates.tile_buffer_bits(chip), input_bits(layer, activation_bits)
     if whole <= room:
         return 1
-    lines = whole // layer.in_size[0] * min(layer.kernel[0], layer.in_size[0])
+    lines = whole // layer.batch // layer.in_size[0] * min(layer.kernel[0], layer.in_size[0])
     round_arrays = min(ceil(placement.num_arrays / placement.rounds), placement.row_tiles)
     touched = min(1.0, round_arrays * placement.widest.rows * layer.groups / layer.in_channels)
     return max(1, ceil(placement.rounds * touched)) * (1 if lines <= room else layer.kernel[0])
