@@ -6,6 +6,7 @@ Shapes: w [O, C/g, kh, kw] or [O, I]; vectors [R, n, d] as `workloads.codec` cut
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cache
 from math import prod
 from typing import Any, NamedTuple
@@ -167,6 +168,13 @@ class Quantizer(nn.Module, ABC):
         if not torch.is_grad_enabled() or (self.kept is not None and self.kept.requires_grad):
             return False
         return w.requires_grad or any(parameter.requires_grad for parameter in self.trained())
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        """The scale is held if it was where the state comes from; a state without this quantizer leaves it alone."""
+        held = state_dict.get(prefix + "held")
+        if any(key.startswith(prefix) for key in state_dict):
+            self.hold(None if held is None else held.to(next(self.buffers(), held).device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __getstate__(self) -> dict[str, Any]:  # a step's value belongs to its own graph: copies start without
         return {**self.__dict__, "kept": None, "keeps": False}
