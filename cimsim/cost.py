@@ -116,7 +116,7 @@ class Prices:
         energy: EnergyPj = defaultdict(dict)
         for (kind, role, action), count in sorted(actions.items()):
             name, unit_pj = self.unit(kind, role, action)
-            if name and count:
+            if name and count and unit_pj:
                 spent_pj = count * unit_pj * _data_factor(kind, action, densities)
                 energy[name][action] = energy[name].get(action, 0.0) + spent_pj
         return dict(energy)

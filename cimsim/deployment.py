@@ -15,6 +15,7 @@ from workloads.layer import Network, Node
 MAP_BITS = 8  # feature maps are stored as bytes, whatever part of them a layer streams in
 
 Store = Literal["consumer", "buffer", "memory"]
+Order = Literal["row_major", "snake"]  # of the tiles that layers fill
 
 
 class Deployment(NamedTuple):
@@ -29,6 +30,7 @@ class Deployment(NamedTuple):
     works: Mapping[str, LayerWork]
     resident: bool
     stores: dict[str, Store]
+    order: Order = "row_major"
 
     @property
     def pipelined(self) -> bool:
@@ -47,9 +49,11 @@ class Deployment(NamedTuple):
         return self.network.input_shape if name == "input" else self.network.node(name).out_shape
 
 
-def deploy(network: Network, chip: Chip, works: Mapping[str, LayerWork], resident: bool) -> Deployment:
+def deploy(
+    network: Network, chip: Chip, works: Mapping[str, LayerWork], resident: bool, order: Order = "row_major"
+) -> Deployment:
     stores = _stores(network, chip, is_pipelined(chip, resident))
-    return Deployment(network, chip, works, resident, stores)
+    return Deployment(network, chip, works, resident, stores, order)
 
 
 def is_pipelined(chip: Chip, resident: bool) -> bool:
@@ -94,9 +98,18 @@ def homes(deployment: Deployment) -> dict[str, int]:
         if node.layer is None:
             tiles[node.name] = tiles[node.inputs[0]]
             continue
-        tiles[node.name] = next_unit // per_tile
+        tiles[node.name] = _tile_at(next_unit // per_tile, deployment)
         next_unit += deployment.works[node.name].placement.num_units if deployment.resident else 0
     return tiles
+
+
+def _tile_at(place: int, deployment: Deployment) -> int:
+    """The tile at this place of the order."""
+    mesh = deployment.chip.mesh
+    if deployment.order == "row_major" or mesh is None:
+        return place
+    row, column = divmod(place, mesh.columns)
+    return row * mesh.columns + (mesh.columns - 1 - column if row % 2 else column)
 
 
 def paths(deployment: Deployment) -> dict[str, tuple[tuple[str, ...], ...]]:

@@ -9,9 +9,10 @@ from cimsim import accounts, cost, traffic
 from cimsim.accounts import Account, Densities
 from cimsim.cost import CostReport, Prices
 from cimsim.dataflow import DATAFLOWS, LayerWork
+from cimsim.dataflow.work import duplicated
 from cimsim.deployment import Deployment, deploy, is_resident
 from cimsim.events import Timeline, run
-from cimsim.mapping import Unmappable
+from cimsim.mapping import Layout, Unmappable
 from cimsim.schedule import alone_tasks, buffer_chunks, build_tasks, fixed_ps
 from cimsim.spec import Chip
 from workloads.errors import InputError
@@ -19,12 +20,13 @@ from workloads.layer import Layer, Network, Node
 from workloads.plan import LayerPlan, Plan
 
 
-def simulate(
+def simulate(  # noqa: PLR0913  the front door
     network: Network,
     chip: Chip,
     plan: Plan | None = None,
     *,
     batch: int = 1,
+    layout: Layout | None = None,
     images_per_weight_load: float | None = None,
     densities: Densities | None = None,
 ) -> CostReport:
@@ -32,17 +34,17 @@ def simulate(
 
     Raises InputError that names every layer which the chip cannot hold or decode, and why.
     """
-    return simulate_timeline(
-        network, chip, plan, batch=batch, images_per_weight_load=images_per_weight_load, densities=densities
-    )[0]
+    terms = {"batch": batch, "layout": layout, "images_per_weight_load": images_per_weight_load}
+    return simulate_timeline(network, chip, plan, **terms, densities=densities)[0]
 
 
-def simulate_timeline(
+def simulate_timeline(  # noqa: PLR0913  the front door
     network: Network,
     chip: Chip,
     plan: Plan | None = None,
     *,
     batch: int = 1,
+    layout: Layout | None = None,
     images_per_weight_load: float | None = None,
     densities: Densities | None = None,
 ) -> tuple[CostReport, Timeline]:
@@ -50,12 +52,12 @@ def simulate_timeline(
     if batch < 1:
         raise InputError("simulate", [f"batch = {batch}: must be >= 1"])
     network = network.batched(batch) if batch > 1 else network
-    plan = plan or Plan.uniform(network, "linear-8")
-    works = layer_works(network, chip, plan)
+    plan, layout = plan or Plan.uniform(network, "linear-8"), layout or Layout()
+    works = layer_works(network, chip, plan, layout)
     resident = is_resident(works, chip)
     _check_reload(network, works, chip, resident)
     images = images_of(images_per_weight_load, resident, network.batch)
-    deployment = deploy(network, chip, works, resident)
+    deployment = deploy(network, chip, works, resident, layout.order)
     timeline = run(build_tasks(deployment), pipelined=deployment.pipelined, buffer_chunks=buffer_chunks(chip))
     account = Account(deployment, timeline, images, densities or {}, Prices(chip))
     return accounts.report(account, plan), timeline
@@ -74,16 +76,20 @@ def images_of(images_per_weight_load: float | None, resident: bool, batch: int =
     return images
 
 
-def layer_works(network: Network, chip: Chip, plan: Plan) -> dict[str, LayerWork]:
+def layer_works(network: Network, chip: Chip, plan: Plan, layout: Layout | None = None) -> dict[str, LayerWork]:
     """Place every layer and count its work. Raises InputError with all refusals at once."""
+    copies = layout.copies if layout else {}
     try:
         plan.check(network)
     except ValueError as error:
         raise InputError("plan", str(error).split("; ")) from None
-    works, problems = {}, list(_rom_problems(chip, plan))
+    known = {layer.name for layer in network.layers}
+    works, problems = {}, [f"layout.copies.{name}: no such layer" for name in copies if name not in known]
+    problems += _rom_problems(chip, plan)
     for layer in network.layers:
         try:
-            works[layer.name] = layer_work(layer, plan.layers[layer.name], chip)
+            work = layer_work(layer, plan.layers[layer.name], chip)
+            works[layer.name] = duplicated(work, copies.get(layer.name, 1), chip)
         except Unmappable as refused:
             problems.append(f"layers.{layer.name}.format = {plan.layers[layer.name].format!r}: {refused}")
     if problems:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from math import ceil
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from cimsim import rates
 from cimsim.spec import Chip
 from workloads.format import WeightFormat
-from workloads.layer import Layer
+from workloads.layer import Frozen, Layer
 
 
 class Piece(NamedTuple):
@@ -49,11 +50,23 @@ class Placement(NamedTuple):
     unit_sums: int  # sums that leave units for one position: outputs, and partial sums cut by a unit's border
     tile_cuts: int  # outputs whose partial sums cross a tile border, summed over borders
     round_cuts: int  # outputs whose partial sums wait for a later round, summed over rounds
+    copies: int = 1  # times the layer lies on the chip; each copy takes its share of the positions
 
     @property
     def widest(self) -> Piece:
         """The piece that sets the pace: most rows, then most columns."""
         return max(self.pieces, key=lambda piece: (piece.rows, piece.columns))
+
+
+class Layout(Frozen):
+    """Choices of placement that change no number: how often layers lie on the chip, and the tiles' order.
+
+    Layers fill tiles in network order: row by row of the mesh, or (`snake`) every other row backwards, so that
+    neighbours in the order are neighbours on the mesh.
+    """
+
+    copies: dict[str, Annotated[int, Field(ge=1, le=2**16)]] = {}
+    order: Literal["row_major", "snake"] = "row_major"
 
 
 class Unmappable(ValueError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import ceil, isqrt
 
+from cimsim.components.bus import Bus
 from cimsim.components.crossbar import Crossbar
 from cimsim.components.memory_array import MemoryArray
 from cimsim.functional import ArrayNumbers
@@ -17,9 +19,9 @@ def ticks(duration_ps: int, rate_hz: int) -> int:
     return -(-duration_ps * rate_hz // PS_PER_S)
 
 
-def instant_ps(tick: int, rate_hz: int) -> int:
+def instant_ps(tick: int | Fraction, rate_hz: int) -> int:
     """When tick `tick` of a clock falls: never tick times a rounded period."""
-    return -(-tick * PS_PER_S // rate_hz)
+    return int(-(-tick * PS_PER_S // rate_hz))
 
 
 def crossbar(chip: Chip) -> Crossbar:
@@ -74,8 +76,13 @@ def pipeline_ps(chip: Chip) -> dict[str, int]:
 
 def bus_ps(chip: Chip, bits: int) -> int:
     """Time for `bits` on one tile's bus, one word a digital cycle (0 without a bus)."""
-    part = chip.part("bus")
-    return instant_ps(ceil(bits / part.component.width_bits), chip.clocks_hz["digital"]) if part else 0
+    part = tile_bus(chip)
+    return instant_ps(ceil(bits / part.width_bits), chip.clocks_hz["digital"]) if part else 0
+
+
+def tile_bus(chip: Chip) -> Bus | None:
+    """The bus between a tile's buffer and its units."""
+    return next((p.component for p in chip.parts() if p.component.kind == "bus" and p.component.role != "chip"), None)
 
 
 def digital_role(chip: Chip, role: str) -> str:
@@ -94,9 +101,9 @@ def digital_ps(chip: Chip, role: str, operations: int) -> int:
 
 def load_width_bits(chip: Chip) -> int:
     """Bits of weights or codes that reach one tile's arrays in a digital cycle."""
-    part = chip.part("index_buffer") or chip.part("bus") or chip.part("buffer", "tile")
-    assert part is not None, "load_chip refuses a chip without a tile buffer"
-    return part.component.width_bits
+    index, buffer = chip.part("index_buffer"), chip.part("buffer", "tile")
+    assert buffer is not None, "load_chip refuses a chip without a tile buffer"
+    return (index.component if index else tile_bus(chip) or buffer.component).width_bits
 
 
 def write_ticks(chip: Chip) -> int:
@@ -106,8 +113,12 @@ def write_ticks(chip: Chip) -> int:
 
 def transfer_ps(chip: Chip, bits: int, hops: int) -> int:
     """Time for `bits` on a reserved mesh path of `hops` links: its head's way, then a flit a cycle."""
-    part = chip.part("router")
-    if part is None or hops == 0:
+    part, wires = chip.part("router"), chip_bus(chip)
+    if hops == 0:
+        return 0
+    if wires is not None:
+        return instant_ps(ceil(bits / wires.width_bits), chip.clocks_hz["digital"])
+    if part is None:
         return 0
     cycles = hops * part.component.hop_cycles + ceil(bits / part.component.flit_bits)
     return instant_ps(cycles, chip.clocks_hz[part.component.clock])
@@ -129,7 +140,7 @@ def memory_ps(chip: Chip, bits: int) -> int:
     """Time for `bits` on the outer memory's channel, or on the chip's link where that is the source."""
     memory, link = chip.part("dram"), chip.part("link")
     if memory is not None:
-        return -(-bits * PS_PER_S // memory.component.bandwidth_bits_per_s)
+        return memory.component.transfer_ps(bits)
     return instant_ps(bits, round(link.component.peak_rate_hz)) if link else 0
 
 
@@ -145,8 +156,22 @@ def router_columns(chip: Chip) -> int:
     return max(1, chip.mesh.columns // isqrt(part.component.shared_by))
 
 
+def chip_bus(chip: Chip) -> Bus | None:
+    """The bus between tiles, on a chip that has one instead of a mesh."""
+    part = chip.part("bus", "chip")
+    return part.component if part else None
+
+
+def hop_action(chip: Chip) -> tuple[str, str, str]:
+    """Kind, role and action of what carries a bit between tiles."""
+    return ("bus", "chip", "transfer_bit") if chip_bus(chip) else ("router", "", "hop_bit")
+
+
 def mesh_path(chip: Chip, start_tile: int, end_tile: int) -> tuple[str, ...]:
-    """Links of the XY route between two tiles' routers, named `from>to`; empty if they share a router."""
+    """Links of the XY route between two tiles' routers, named `from>to`; empty if they share a router. On a chip
+    with a bus between its tiles that bus is every path."""
+    if chip_bus(chip) is not None:
+        return () if start_tile == end_tile else ("bus",)
     if chip.mesh is None or chip.part("router") is None:
         return ()
     here, there = router_of(chip, start_tile), router_of(chip, end_tile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import ceil
 
 from cimsim import rates
@@ -51,12 +52,19 @@ def _task(deployment: Deployment, node: Node, work: LayerWork | None, edges: tup
         row_ps = rates.digital_ps(chip, digital_role(node), ceil(digital_ops(node) / rows))
         return Task(node.name, rows, row_ps, 0, edges)
     rate, interval = work.clock_hz, work.interval_ticks
-    work_ps = rates.instant_ps(ceil(work.layer.num_positions / rows) * interval, rate)
+    work_ps = rates.instant_ps(interval * _positions_at_once(work, rows), rate)
     if work.deliveries > 1 and deployment.stores.get(node.inputs[0]) == "memory":
         work_ps = max(work_ps, rates.memory_ps(chip, ceil(deployment.map_bits(node.inputs[0]) / rows)))
     latency_ps = rates.instant_ps(work.first_ticks, rate) - rates.instant_ps(interval, rate)
     loads = () if deployment.resident else weight_loads(work, chip)
     return Task(node.name, rows, work_ps, latency_ps, edges, max(1, len(loads)), loads)
+
+
+def _positions_at_once(work: LayerWork, rows: int) -> Fraction:
+    """Positions of a row that one copy computes; copies beyond a row's positions work on several rows at once."""
+    in_row = ceil(work.layer.num_positions / rows)
+    copies = work.placement.copies
+    return Fraction(ceil(in_row / copies)) if copies <= in_row else Fraction(in_row, copies)
 
 
 def _input_task(deployment: Deployment) -> Task:

@@ -215,7 +215,8 @@ def _rate_problems(chip: Chip) -> list[str]:
 
 def _mesh_problems(chip: Chip) -> list[str]:
     if chip.mesh is None:
-        return [f"mesh: required for {chip.num_tiles} tiles"] if chip.num_tiles > 1 else []
+        has_way = chip.num_tiles == 1 or chip.part("bus", "chip")
+        return [] if has_way else [f"mesh: required for {chip.num_tiles} tiles (or a bus of role `chip`)"]
     places = chip.mesh.columns * chip.mesh.rows
     if places != chip.num_tiles:
         return [f"mesh: {chip.mesh.columns} x {chip.mesh.rows} places, but {chip.num_tiles} tiles (must be equal)"]

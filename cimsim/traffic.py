@@ -16,7 +16,7 @@ from workloads.layer import Network, Node
 def input_actions(network: Network, chip: Chip) -> Actions:
     """The image comes from outer memory, or over the chip's link."""
     channels, rows, columns = network.input_shape
-    return Counter({_outer_read(chip): channels * rows * columns * MAP_BITS})
+    return _outer_read(chip, channels * rows * columns * MAP_BITS)
 
 
 def own_actions(node: Node, work: LayerWork | None, deployment: Deployment) -> Actions:
@@ -39,44 +39,59 @@ def digital_actions(node: Node, deployment: Deployment) -> Actions:
         ("buffer", "tile", "write_bit"): node.num_elements * MAP_BITS,
     })  # fmt: skip
     if node.op == "embedding":
-        count[_outer_read(chip)] += node.num_elements * MAP_BITS
+        count += _outer_read(chip, node.num_elements * MAP_BITS)
     return count
 
 
 def map_actions(node: Node, deliveries: int, deployment: Deployment) -> Actions:
     """Whole maps that wait between layers: each input is read for every delivery, the output written once."""
     count: Actions = Counter()
-    key = {"memory": ("dram", ""), "buffer": ("buffer", "global")}
-    if deployment.chip.part("buffer", "global") is None:
-        key.pop("buffer")  # maps wait in the tile buffers, whose accesses the layers count themselves
     for name in node.inputs:
-        if store := key.get(deployment.stores.get(name, "consumer")):
-            count[*store, "read_bit"] += deployment.map_bits(name) * deliveries
-    if store := key.get(deployment.stores[node.name]):
-        count[*store, "write_bit"] += deployment.map_bits(node.name)
-    return count
+        once = _store_actions(name, "read_bit", deployment) if name in deployment.stores else Counter()
+        count += Counter({action: n * deliveries for action, n in once.items()})
+    return count + _store_actions(node.name, "write_bit", deployment)
+
+
+def _store_actions(name: str, action: str, deployment: Deployment) -> Actions:
+    """One pass over a whole map where it waits. Maps in tile buffers are the layers' own accesses."""
+    chip, store = deployment.chip, deployment.stores[name]
+    if store == "memory":
+        return _memory(chip, action, deployment.map_bits(name))
+    if store == "buffer" and chip.part("buffer", "global") is not None:
+        return Counter({("buffer", "global", action): deployment.map_bits(name)})
+    return Counter()
 
 
 def spread_actions(work: LayerWork, chip: Chip) -> Actions:
     """Each delivery of the input tensor passes the routers of the layer's tiles once."""
     part = chip.part("router")
-    hops = ceil(work.placement.num_tiles / part.component.shared_by) if part else 0
-    return Counter({("router", "", "hop_bit"): work.input_bits * work.deliveries * hops})
+    hops = ceil(work.placement.num_tiles / part.component.shared_by) if part else min(1, work.placement.num_tiles - 1)
+    return Counter({rates.hop_action(chip): work.input_bits * work.deliveries * hops})
 
 
 def way_actions(node: Node, paths: tuple[tuple[str, ...], ...], deployment: Deployment) -> Actions:
     """Links from where a node's inputs are made to where it computes: what no node costs alone."""
     maps = zip(node.inputs, paths, strict=True)
-    return Counter({("router", "", "hop_bit"): sum(deployment.map_bits(name) * len(path) for name, path in maps)})
+    return Counter(
+        {rates.hop_action(deployment.chip): sum(deployment.map_bits(name) * len(path) for name, path in maps)}
+    )
 
 
 def load_actions(work: LayerWork, chip: Chip) -> Actions:
     """One load of a layer's weights, outer memory and the way from its port included."""
     tiles = work.placement.num_tiles
     routers = sum(len(rates.mesh_path(chip, 0, tile)) + 1 for tile in range(tiles))
-    way = {_outer_read(chip): work.load_bits, ("router", "", "hop_bit"): work.load_bits * routers // tiles}
-    return work.load_actions + Counter(way)
+    way = Counter({rates.hop_action(chip): work.load_bits * routers // tiles})
+    return work.load_actions + _outer_read(chip, work.load_bits) + way
 
 
-def _outer_read(chip: Chip) -> tuple[str, str, str]:
-    return ("dram", "", "read_bit") if chip.part("dram") else ("link", "", "transfer_bit")
+def _outer_read(chip: Chip, bits: int) -> Actions:
+    return _memory(chip, "read_bit", bits) if chip.part("dram") else Counter({("link", "", "transfer_bit"): bits})
+
+
+def _memory(chip: Chip, action: str, bits: int) -> Actions:
+    """One transfer from or to the outer memory: whole bursts, and the rows that it opens."""
+    part = chip.part("dram")
+    assert part is not None, "nothing waits in an outer memory that is not there"
+    dram = part.component
+    return Counter({("dram", "", action): dram.bus_bits(bits), ("dram", "", "activate"): dram.activations(bits)})

@@ -1,4 +1,4 @@
-"""The bus between a tile's buffer and its units."""
+"""Shared wires: between a tile's buffer and its units, or (role `chip`) between tiles, instead of a mesh."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Bus(Component):
     )
 
     kind: Literal["bus"] = "bus"
+    role: Literal["", "tile", "chip"] = ""
     width_bits: int = Field(ge=1)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -9,11 +10,17 @@ from pydantic import Field
 from cimsim.component import CheckPoint, Component, Source, band
 from cimsim.scaling import Technology, nominal
 
+PS_PER_S = 10**12
+
 
 class Dram(Component):
-    """`bandwidth_bits_per_s`, and `latency_ps` from a request to its first bit."""
+    """`bandwidth_bits_per_s`, and `latency_ps` from a request to its first bit.
 
-    ACTIONS: ClassVar = ("read_bit", "write_bit")
+    Whole bursts of `burst_bits` move. Each row of `row_bits` that a transfer touches is activated: `activate_ps`
+    is what of that time other banks do not hide.
+    """
+
+    ACTIONS: ClassVar = ("read_bit", "write_bit", "activate")
     OFF_CHIP: ClassVar = True
     SOURCES: ClassVar = (
         Source(
@@ -22,6 +29,7 @@ class Dram(Component):
         ),
     )
     ASSUMPTIONS: ClassVar = (
+        band("activate_pj", 0, 0, 2000, "pJ", "opening a row: inside the energy per bit of a stream; apart if random"),
         band("energy_pj_per_bit", 4, 8, 12.23, "pJ/bit", "LPDDR4: 10 in CiMFlowSim, 12.23 in EVA; 4 for HBM3"),
     )
 
@@ -29,9 +37,30 @@ class Dram(Component):
     bandwidth_bits_per_s: int = Field(gt=0)
     latency_ps: int = Field(ge=0)
     energy_pj_per_bit: float = Field(default=8.0, gt=0)
+    burst_bits: int = Field(default=1, ge=1)
+    row_bits: int = Field(default=16_384, ge=1)
+    activate_ps: int = Field(default=0, ge=0)
+    activate_pj: float = Field(default=0.0, ge=0)
+
+    def actions(self) -> tuple[str, ...]:
+        """Opening rows is an action where it has a price of its own."""
+        return self.ACTIONS if self.activate_pj else self.ACTIONS[:2]
+
+    def bus_bits(self, bits: int) -> int:
+        """Bits that move when `bits` are wanted: whole bursts."""
+        return ceil(bits / self.burst_bits) * self.burst_bits
+
+    def activations(self, bits: int) -> int:
+        """Rows that a transfer of `bits` in a row of addresses opens."""
+        return ceil(bits / self.row_bits)
+
+    def transfer_ps(self, bits: int) -> int:
+        """Time of one transfer on the channel."""
+        moving = -(-self.bus_bits(bits) * PS_PER_S // self.bandwidth_bits_per_s)
+        return moving + self.activations(bits) * self.activate_ps
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
-        return self.energy_pj_per_bit
+        return self.activate_pj if action == "activate" else self.energy_pj_per_bit
 
     def base_area_um2(self, tech: Technology) -> float:
         return 0.0

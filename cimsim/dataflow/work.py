@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cimsim import rates
 from cimsim.kernels import count_mvm
-from cimsim.mapping import Placement, place
+from cimsim.mapping import Placement, Unmappable, place
 from cimsim.records import ArrayJob, LoadJob
 from cimsim.spec import Chip
 from workloads.format import WeightFormat
@@ -73,6 +73,30 @@ def product_work(name: str, layer: Layer, fmt: WeightFormat, chip: Chip, activat
         compute_actions(layer, fmt, placement, chip, activation_bits), (), fmt.bits(layer).total, Counter(),
         input_bits(layer, activation_bits), deliveries(layer, placement, chip, activation_bits),
     )  # fmt: skip
+
+
+def duplicated(work: LayerWork, copies: int, chip: Chip) -> LayerWork:
+    """The layer `copies` times on the chip. Each copy gets the whole input and takes its share of the positions.
+
+    Raises Unmappable if the chip cannot hold all copies at once.
+    """
+    if copies == 1:
+        return work
+    one = work.placement
+    units, room = one.num_units * copies, chip.num_tiles * chip.units_per_tile
+    if units > room:
+        raise Unmappable(f"{copies} copies need {units} units, {chip.name} has {room}")
+    tiles = ceil(units / chip.units_per_tile)
+    placement = one._replace(copies=copies, num_arrays=one.num_arrays * copies, num_units=units, num_tiles=tiles)
+    sent = work.input_bits * work.deliveries * (tiles - one.num_tiles)
+    return work._replace(
+        placement=placement,
+        stall_ticks={cause: ticks // copies for cause, ticks in work.stall_ticks.items()},
+        actions=work.actions + Counter({("buffer", "tile", "write_bit"): sent}),
+        load_jobs=tuple((job, count * copies) for job, count in work.load_jobs),
+        load_bits=work.load_bits * copies,
+        load_actions=Counter({key: n * copies for key, n in work.load_actions.items()}),
+    )
 
 
 def sum_bits(layer: Layer, fmt: WeightFormat, activation_bits: int) -> int:
@@ -147,6 +171,7 @@ def compute_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip:
     if fmt.rotation:  # a fast Hadamard transform adds log2(block) times per operand, as it is fetched
         count["digital", "activation", "op"] += positions * placement.fetched_rows * (fmt.rotation.bit_length() - 1)
     _count_sums(count, placement, positions, layer.num_outputs, sum_bits(layer, fmt, activation_bits))
+    count[rates.hop_action(chip)] += positions * placement.tile_cuts * sum_bits(layer, fmt, activation_bits)
     _count_results(count, positions * layer.num_outputs, activation_bits)
     return count
 
@@ -162,14 +187,13 @@ def _count_operands(count: Actions, fetched_bits: int) -> None:
 def _count_sums(count: Actions, placement: Placement, positions: int, num_outputs: int, width: int) -> None:
     """A unit adds up its own row tiles while it converts; the sums of several units meet in the tile.
 
-    Sums that cross a tile take a hop, sums that wait for a round are spilled to the tile buffer.
+    Sums that wait for a round are spilled to the tile buffer.
     """
     sums = positions * placement.unit_sums
     count["register", "output", "write_bit"] += sums * width
     count["register", "output", "read_bit"] += sums * width
     count["bus", "", "transfer_bit"] += sums * width
     count["shift_add", "tile", "add"] += sums - positions * num_outputs
-    count["router", "", "hop_bit"] += positions * placement.tile_cuts * width
     for action in ("write_bit", "read_bit"):
         count["buffer", "tile", action] += positions * placement.round_cuts * width
 
