@@ -33,9 +33,7 @@ FLOAT = "float"  # the format of a trial that is not quantized
 
 
 def _known_format(name: str) -> str:
-    if name != FLOAT:
-        parse_format(name)
-    return name
+    return name if name == FLOAT else parse_format(name).name
 
 
 def _known_recipe(name: str) -> str:

@@ -80,7 +80,9 @@ def _codes(fmt: WeightFormat, shape: tuple[int, ...], rng: np.random.Generator) 
         largest = 1 << (fmt.scale_bits - fmt.signed_scale)
         scale_codes = rng.integers(1, 1 + largest, fmt.scale_shape(shape))
         scale_codes *= rng.choice([-1, 1], scale_codes.shape) if fmt.signed_scale else 1
-    if fmt.kind == "pool":
+    if fmt.kind == "pool":  # a group of 32 outputs uses no column twice
+        rounds = [rng.permuted(np.tile(np.arange(32), (codes.shape[1], 1)), axis=1).T for _ in range(0, shape[0], 32)]
+        codes = np.concatenate(rounds)[: shape[0], :, None]
         errors = rng.choice([-1, 1], (shape[0], fmt.num_errors(shape) // shape[0]))
     return Codes(codes[..., 0] if fmt.codes_per_vector == 1 else codes, scale_codes, errors)
 

@@ -13,7 +13,7 @@ from qat.codebook import Codebook
 from qat.recipe import Recipe
 from qat.schemes import make_quantizer
 from qat.schemes.pool import PAIRS, PoolQuantizer, matched
-from workloads.codec import error_rows, pack_all, pool_parts
+from workloads.codec import error_rows, pack, pack_all, pool_parts, unpack, unpack_all
 from workloads.format import num_kept, parse_format
 from workloads.layer import Layer
 
@@ -185,3 +185,21 @@ def test_one_pool_serves_several_layers_and_is_not_trained():
     assert torch.equal(tables[0], tables[1])
     with pytest.raises(ValueError, match="pool-64: the pool has format pool-32: must be the same"):
         make_quantizer(parse_format("pool-64"), weights[0], book)
+
+
+@pytest.mark.parametrize(
+    ("at", "where"), [(0, "outputs 0 to 31, vector 0"), (39 * 3 + 1, "outputs 32 to 39, vector 1")]
+)
+def test_bytes_that_use_a_column_twice_are_refused(at, where):
+    """In a whole group and in the last one, which is not full; a code of another group may be the same."""
+    encoded = pool_of("pool-32", weight_of((40, 80))).encode(weight_of((40, 80)))
+    packed = pack_all(encoded.fmt, encoded.stored())
+    codes = unpack(packed.codes, 5, 40 * 3)
+    codes[at] = codes[at + 3 if at < 3 else at - 3]  # three vectors of an output lie side by side
+    broken = packed._replace(codes=pack(codes, 5))
+    message = rf"pool-32: {where}: column \d+ is used twice: must be a permutation"
+    with pytest.raises(ValueError, match=message):
+        unpack_all(encoded.fmt, broken, encoded.shape)
+    with pytest.raises(ValueError, match=message):
+        encoded._replace(codes=torch.from_numpy(codes).view(40, 3)).decode()
+    assert unpack_all(encoded.fmt, packed, encoded.shape).codes.tolist() == encoded.codes.tolist()

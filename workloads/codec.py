@@ -121,7 +121,10 @@ def pack_all(fmt: WeightFormat, stored: Codes) -> Packed:
 
 
 def unpack_all(fmt: WeightFormat, packed: Packed, shape: tuple[int, ...]) -> Codes:
-    """Inverse of `pack_all` for a weight of `shape`; linear codes stay unsigned. Raises ValueError for wrong sizes."""
+    """Inverse of `pack_all` for a weight of `shape`; linear codes stay unsigned.
+
+    Raises ValueError for wrong sizes, and for a pool column that a group uses twice.
+    """
     codes_shape, scale_shape = fmt.code_shape(shape), fmt.scale_shape(shape)
     codes = unpack(packed.codes, fmt.code_bits, prod(codes_shape) * fmt.codes_per_vector)
     codes = codes.reshape(*codes_shape, *([fmt.codes_per_vector] if fmt.codes_per_vector > 1 else []))
@@ -132,6 +135,7 @@ def unpack_all(fmt: WeightFormat, packed: Packed, shape: tuple[int, ...]) -> Cod
         scale_codes = np.where(words >= top, -(words - top + 1), words + 1)
     errors = None
     if fmt.kind == "pool":
+        _require_permutations(fmt, codes)
         errors = 2 * unpack(packed.errors, 1, fmt.num_errors(shape)).reshape(shape[0], -1) - 1
     return Codes(codes, scale_codes, errors)
 
@@ -184,6 +188,7 @@ def _decode_pool(fmt: WeightFormat, stored: Codes, shape: tuple[int, ...], table
     if table is None:
         raise ValueError(f"{fmt.name}: a pool is needed to decode")
     _require_range(f"{fmt.name}: code", stored.codes, 0, POOL_GROUP - 1)
+    _require_permutations(fmt, stored.codes)
     multiples = _checked_multiples(fmt, stored)
     columns = pool_parts(shape[0], fmt.num_entries)[:, None] * POOL_GROUP + stored.codes
     inputs = prod(shape[1:])
@@ -224,6 +229,17 @@ def _checked_multiples(fmt: WeightFormat, stored: Codes) -> NDArray[np.int32]:
 def _require_range(what: str, values: NDArray, low: int, high: int) -> None:
     if values.size and not low <= values.min() <= values.max() <= high:
         raise ValueError(f"{what} = {values.min()} to {values.max()}: must be {low} to {high}")
+
+
+def _require_permutations(fmt: WeightFormat, codes: NDArray) -> None:
+    """Within a group of outputs no vector takes a column that another one has: the array permutes what a part gives."""
+    for start in range(0, len(codes), POOL_GROUP):
+        group = np.sort(codes[start : start + POOL_GROUP], axis=0)
+        twice = np.argwhere(group[1:] == group[:-1])
+        if len(twice):
+            at, vector = twice[0]
+            where = f"outputs {start} to {start + len(group) - 1}, vector {vector}"
+            raise ValueError(f"{fmt.name}: {where}: column {group[at, vector]} is used twice: must be a permutation")
 
 
 def decode_weight(fmt: WeightFormat, integers: NDArray, scale: NDArray, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from workloads.layer import Layer
 SCALE_BITS = 32  # a float32 scale per output channel, or per tensor
 GROUP_SCALE_BITS = 4  # the integer scale code of a linear group
 POOL_SCALE_BITS = 4  # the integer multiples of a pool column and of the error's signs, one of each per layer
+USUAL_PRUNED_PERCENT = 50  # of a pool's error term, unless its name says otherwise
 POOL_GROUP = 32  # outputs that take their columns from one part of the pool, no column twice; and the columns of a part
 
 
@@ -171,7 +172,7 @@ def _lattice(match: re.Match[str]) -> WeightFormat:
 
 
 def _pool(match: re.Match[str]) -> WeightFormat:
-    name, size, pruned = match[0], int(match["size"]), int(match["pruned"] or 50)
+    name, size, pruned = match[0], int(match["size"]), int(match["pruned"] or USUAL_PRUNED_PERCENT)
     _in_range(name, "columns", size, POOL_GROUP, 512)
     _in_range(name, "pruned per cent", pruned, 0, 100)
     if size % POOL_GROUP:
@@ -195,6 +196,21 @@ def _in_range(name: str, what: str, value: int, low: int, high: int) -> int:
     if not low <= value <= high:
         raise ValueError(f"format {name!r}: {what} = {value}: must be {low} to {high}")
     return value
+
+
+def _name_of(fmt: WeightFormat) -> str:
+    """The one name of all that mean this format (`pool-128` of `pool-128-p50`)."""
+    odd, group = "-odd" * (fmt.is_odd and fmt.code_bits > 1), f"-g{fmt.group}" * (fmt.group > 0)
+    books = f"x{fmt.codes_per_vector}" * (fmt.codes_per_vector > 1)
+    scale_bits, signed = fmt.scale_bits - fmt.signed_scale, "-abs" * fmt.signed_scale
+    stem = {
+        "linear": f"linear-{fmt.code_bits}{odd}{group}",
+        "vq": f"vq-{fmt.vector_length}x{fmt.num_entries}{books}-e{fmt.entry_bits}-s{scale_bits}{signed}",
+        "lattice": fmt.code,
+        "pool": f"pool-{fmt.num_entries}" + f"-p{fmt.pruned_percent}" * (fmt.pruned_percent != USUAL_PRUNED_PERCENT),
+    }[fmt.kind]
+    axis, tensor = f"-{fmt.axis}" * (fmt.axis != "in"), "-t" * (fmt.scale_per == "tensor")
+    return stem + axis + tensor + f"-h{fmt.rotation}" * (fmt.rotation > 0)
 
 
 _AXIS, _TENSOR, _ROTATION = r"(-(?P<axis>out|kernel|flat))?", r"(?P<tensor>-t)?", r"(-h(?P<block>\d+))?"
@@ -232,8 +248,9 @@ EXAMPLE_FORMATS = (
 
 
 def parse_format(name: str) -> WeightFormat:
-    """The format of this name. Raises ValueError that lists the known families."""
+    """The format of this name; its own name is the shortest one. Raises ValueError that lists the known families."""
     for pattern, build in FORMATS.items():
         if match := re.fullmatch(pattern, name):
-            return build(match)
+            fmt = build(match)
+            return fmt._replace(name=_name_of(fmt))
     raise ValueError(f"unknown format {name!r}: known are {', '.join(EXAMPLE_FORMATS)} and their variations")

@@ -28,8 +28,7 @@ class LayerPlan(Frozen):
     @field_validator("format")
     @classmethod
     def _known_format(cls, name: str) -> str:
-        parse_format(name)
-        return name
+        return parse_format(name).name
 
     @property
     def weight_format(self) -> WeightFormat:
