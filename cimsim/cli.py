@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -57,6 +57,7 @@ def simulate(  # noqa: PLR0913 (a command line)
     chip: Annotated[str, typer.Option("--chip", help="A ready chip, or a chip YAML.")] = "isaac",
     plan: Annotated[str, typer.Option("--plan", help="A plan JSON, or one format for all layers.")] = "linear-8",
     batch: Annotated[int, typer.Option("--batch", min=1, max=4096, help="Images that pass together.")] = 1,
+    layout: Annotated[Path | None, typer.Option("--layout", help="A layout JSON (see `cimsim map`).")] = None,
     images_per_weight_load: Annotated[
         float | None, typer.Option("--images-per-weight-load", min=1, help="Images that share one weight load.")
     ] = None,
@@ -68,18 +69,48 @@ def simulate(  # noqa: PLR0913 (a command line)
     Example: `cimsim simulate resnet18 --chip isaac --json`
     """
     from cimsim.engine import simulate_timeline
-    from cimsim.planfile import read_plan
+    from cimsim.planfile import read_layout, read_plan
     from cimsim.spec import load_chip
     from cimsim.trace import write_trace
     from workloads.shapes import load_network
 
     shapes = load_network(network)
     report, timeline = simulate_timeline(
-        shapes, load_chip(chip), read_plan(plan, shapes), batch=batch, images_per_weight_load=images_per_weight_load
-    )
+        shapes, load_chip(chip), read_plan(plan, shapes), batch=batch,
+        layout=read_layout(layout) if layout else None, images_per_weight_load=images_per_weight_load,
+    )  # fmt: skip
     if trace:
         write_trace(timeline, trace)
     screen.show_report(report, json)
+
+
+@app.command(name="map")
+def map_layers(  # noqa: PLR0913 (a command line)
+    network: Annotated[str, typer.Argument(help="A known network, or a YAML of shapes.", show_default=False)],
+    chip: Annotated[str, typer.Option("--chip", help="A ready chip, or a chip YAML.")] = "isaac",
+    plan: Annotated[str, typer.Option("--plan", help="A plan JSON, or one format for all layers.")] = "linear-8",
+    batch: Annotated[int, typer.Option("--batch", min=1, max=4096, help="Images that pass together.")] = 1,
+    objective: Annotated[
+        Literal["energy_delay", "latency", "interval", "energy"], typer.Option("--objective", help="What counts.")
+    ] = "energy_delay",
+    out: Annotated[Path | None, typer.Option("--out", help="Write the layout for `simulate --layout`.")] = None,
+    json: Json = False,
+) -> None:
+    """Search how often each layer should lie on the chip, and say what that wins over the default.
+
+    Example: `cimsim map resnet18 --chip isaac --objective interval`
+    """
+    from cimsim.mapper import search_layout
+    from cimsim.planfile import read_plan
+    from cimsim.rundir import write_atomically
+    from cimsim.spec import load_chip
+    from workloads.shapes import load_network
+
+    shapes = load_network(network)
+    found = search_layout(shapes, load_chip(chip), read_plan(plan, shapes), batch=batch, objective=objective)
+    if out:
+        write_atomically(out, found.layout.model_dump_json(indent=1).encode())
+    screen.show_layout(found, objective, json)
 
 
 @app.command()

@@ -104,12 +104,15 @@ def homes(deployment: Deployment) -> dict[str, int]:
 
 
 def _tile_at(place: int, deployment: Deployment) -> int:
-    """The tile at this place of the order."""
-    mesh = deployment.chip.mesh
-    if deployment.order == "row_major" or mesh is None:
+    """The tile at this place of the order; tiles of one router stay neighbours."""
+    chip = deployment.chip
+    part = chip.part("router")
+    if deployment.order == "row_major" or chip.mesh is None or part is None:
         return place
-    row, column = divmod(place, mesh.columns)
-    return row * mesh.columns + (mesh.columns - 1 - column if row % 2 else column)
+    router, columns = rates.router_of(chip, place), rates.router_columns(chip)
+    row, column = divmod(router, columns)
+    turned = row * columns + columns - 1 - column if row % 2 else router
+    return place + (turned - router) * part.component.shared_by
 
 
 def paths(deployment: Deployment) -> dict[str, tuple[tuple[str, ...], ...]]:

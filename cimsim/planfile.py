@@ -1,4 +1,4 @@
-"""Plans named on the command line: a JSON file, or one format for all layers."""
+"""Plans and layouts named on the command line: a JSON file, or one format for all layers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from cimsim.mapping import Layout
 from workloads.errors import InputError, problems_of
 from workloads.format import parse_format
 from workloads.layer import Network
@@ -22,6 +23,16 @@ def read_plan(text: str, network: Network) -> Plan:
     except ValueError as error:
         raise InputError("--plan", [f"{text!r}: not a file, and {error}"]) from None
     return Plan.uniform(network, text)
+
+
+def read_layout(path: Path) -> Layout:
+    """The layout that `cimsim map` wrote. Raises InputError."""
+    try:
+        return Layout.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(str(path), problems_of(error, Layout)) from None
+    except OSError as error:
+        raise InputError(str(path), [f"(whole file): cannot be read: {error.strerror}"]) from None
 
 
 def _read(path: Path, network: Network) -> Plan:

@@ -17,6 +17,8 @@ from workloads.plan import Plan
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cimsim.mapper import Found
+
 NUMBER = r"(-?[\d.,]+(e-?\d+)?( \S+)?)?"  # with its unit, or nothing
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
 
@@ -95,6 +97,23 @@ def show_report(report: CostReport, json: bool) -> None:
     _notes(_summary(report))
     for warning in report.warnings:
         say(f"warning: {warning}", "yellow")
+
+
+def show_layout(found: Found, objective: str, json: bool) -> None:
+    """A found layout beside the default one, by every measure."""
+    pairs = {"energy": "energy_pj", "latency": "latency_ns", "interval": "interval_ns"}
+    before, after = ({name: getattr(r, field) for name, field in pairs.items()} for r in (found.default, found.report))
+    if json:
+        return _print_json(found.layout.model_dump() | {"objective": objective, "default": before, "found": after})
+    copies = found.layout.copies
+    _table(f"{found.report.network} on {found.report.chip}: {found.layout.order} order, layers that lie more than once",
+           ("layer", "copies"), [(name, count) for name, count in copies.items()])  # fmt: skip
+    text = {"energy": energy_text, "latency": time_text, "interval": time_text}
+    _notes([
+        (name, f"{text[name](after[name])}, by default {text[name](before[name])}: {before[name] / after[name]:.2f} x")
+        for name in pairs
+    ])  # fmt: skip
+    _notes([("objective", f"{objective}: {found.gain(objective):.2f} x better than the default layout")])
 
 
 def _images(batch: int) -> str:
