@@ -74,10 +74,25 @@ def _layer_cost(account: Account, times: TaskTimes, name: str, work: LayerWork |
     return LayerCost(
         name, work.dataflow if work else "digital", work.format.name if work else "", bottleneck(work, times),
         cost.total_pj(energy), rates.ticks(span_ps, clock), span_ps / 1000,
+        (times.fill_ps + times.starved_ps + times.queued_ps) / 1000, *_roofline(actions, work, times, account),
         {cause: rates.ticks(ps, clock) for cause, ps in stalls_ps(work, times, account.deployment).items()}, energy,
         work.placement.num_arrays if work else 0, work.placement.rounds if work else 0, account.deployment.resident,
         {"/".join(filter(None, key)): n for key, n in sorted(actions.items())},
     )  # fmt: skip
+
+
+def _roofline(actions: Actions, work: LayerWork | None, times: TaskTimes, account: Account) -> tuple[float, str]:
+    """Least time in ns that compute or outer memory allow, and which of them is longer."""
+    chip = account.deployment.chip
+    outer_bits = sum(n for (kind, _, action), n in actions.items() if kind in ("dram", "link") and action != "activate")
+    compute_ps = times.busy_ps if work is None else 0
+    if work is not None:
+        placement, rounds = work.placement, 1 if account.deployment.resident else work.placement.rounds
+        pace = work.layer.num_positions * max(work.stage_ticks.values()) * rounds // placement.copies
+        compute_ps = rates.instant_ps(pace, work.clock_hz)
+        outer_bits += 0 if account.deployment.resident else work.load_bits
+    memory_ps = rates.memory_ps(chip, outer_bits) if outer_bits else 0
+    return max(compute_ps, memory_ps) / 1000, "compute" if compute_ps >= memory_ps else "outer memory"
 
 
 def node_energy(

@@ -23,7 +23,9 @@ class LayerCost:
     weight loading included; `counts` are the actions behind it, weight loading apart.
 
     Pipelined, latency runs from the node's first block at work to its last result; layer by layer it begins
-    with the node's turn, so that weight loading is in it. `stall_cycles` divide what of it is lost, each
+    with the node's turn, so that weight loading (`weight_load_ns`) is in it. `roofline_ns` is the least time that its
+    slowest stage at full pace and its traffic with the outer memory allow: `roofline_bound` tells which of the two
+    is longer (traffic may run before the layer's turn, or in its reader's). `stall_cycles` divide what of it is lost, each
     cycle under one cause and rounded up to a cycle of the array clock:
       dependency        operands are not made yet
       mesh              operands are made, and wait for or cross mesh links
@@ -43,6 +45,9 @@ class LayerCost:
     energy_pj: float
     latency_cycles: int
     latency_ns: float
+    weight_load_ns: float
+    roofline_ns: float
+    roofline_bound: str
     stall_cycles: dict[str, int]
     energy_by_component_pj: EnergyPj
     arrays: int

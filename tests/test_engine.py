@@ -248,3 +248,21 @@ def test_a_network_larger_than_a_chip_without_memory():
 def test_a_plan_for_another_network():
     with pytest.raises(InputError, match="not a layer of lenet5"):
         simulate(load_network("lenet5"), load_chip("isaac"), Plan.uniform(load_network("resnet18"), "linear-8"))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("chip", CHIP_NAMES)
+def test_no_layer_beats_its_roofline(reports, network, chip):
+    """A layer cannot outrun its slowest stage, the network not the outer memory; loading is part of a turn's time."""
+    report, _ = reports[network, chip]
+    for layer in report.layers:
+        assert 0 <= layer.weight_load_ns <= layer.latency_ns
+        if layer.roofline_bound == "compute":
+            assert layer.latency_ns >= layer.roofline_ns * (1 - 1e-9), layer.name
+    assert report.latency_ns >= sum(
+        layer.roofline_ns for layer in report.layers if layer.roofline_bound == "outer memory" and layer.format
+    )
+    assert {layer.roofline_bound for layer in report.layers} <= {"compute", "outer memory"}
+    if chip == "sram-rom" and network == "lenet5":
+        bounds = {layer.name: layer.roofline_bound for layer in report.layers}
+        assert bounds["fc1"] == "outer memory" and bounds["conv1"] == "compute"
