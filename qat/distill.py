@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qat.attach import quantizer_of
 from workloads.errors import InputError
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # their parts are blocks, and not they
 
 
 def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -30,6 +33,19 @@ def soft_targets(labels: Tensor, teacher_logits: Tensor, factor: float) -> Tenso
     cross entropy with targets distills.
     """
     return F.one_hot(labels, teacher_logits.shape[1]) + factor * teacher_logits.detach().softmax(1)
+
+
+def quantized_blocks(model: nn.Module, prefix: str = "") -> list[str]:
+    """Names of the blocks that have quantized layers, in the model's order: its children, or what containers hold."""
+    if quantizer_of(model) is not None:
+        return [prefix.rstrip(".")]
+    names: list[str] = []
+    for name, child in model.named_children():
+        if type(child) in CONTAINERS:
+            names += quantized_blocks(child, f"{prefix}{name}.")
+        elif any(quantizer_of(part) is not None for part in child.modules()):
+            names.append(prefix + name)
+    return names
 
 
 @contextmanager

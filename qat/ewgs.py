@@ -75,7 +75,8 @@ def update_deltas(model: nn.Module, loss: Callable[[], Tensor], *, probes: int =
     outputs: dict[Any, list[Tensor]] = {}
 
     def note(module: nn.Module, args: Any, output: Tensor) -> None:
-        outputs.setdefault(module, []).append(output)
+        if output.requires_grad:  # images on a fixed grid do not
+            outputs.setdefault(module, []).append(output)
 
     owners = [module for module in model.modules() if isinstance(module, EwgsQuantizer | EwgsActivation)]
     hooks = [module.register_forward_hook(note) for module in owners]
@@ -85,6 +86,8 @@ def update_deltas(model: nn.Module, loss: Callable[[], Tensor], *, probes: int =
     finally:
         for hook in hooks:
             hook.remove()
+    if not outputs:
+        return
     seen = {id(output): (module, output) for module, parts in outputs.items() for output in parts}
     found = curvatures(value, [output for _, output in seen.values()], probes, seed)
     for module in outputs:

@@ -17,6 +17,7 @@ class Recipe(Frozen):
     # Linear formats.
     linear: Literal["lsq", "ewgs", "dorefa"] = "lsq"
     ewgs_factor: float = Field(default=1e-3, ge=0, le=1)  # delta: how much the rounding error turns the gradient
+    ewgs_delta: Literal["fixed", "hessian"] = "fixed"  # hessian: from its trace, once per epoch, as published
     step_init: Literal["lsq", "search"] = "lsq"  # search: the least squared error, for use without training
 
     # Activations.
@@ -46,6 +47,10 @@ class Recipe(Frozen):
     after_every: int = Field(default=50, ge=1)  # steps between two calls of `qat.after_step`
     ratio_lr_factor: float = Field(default=100.0, gt=0)
 
+    # What the float network teaches in fine-tuning, as terms of the loss (qat.distill).
+    distill_factor: float = Field(default=0.0, ge=0, le=100)  # of its outputs
+    block_distill_factor: float = Field(default=0.0, ge=0, le=100)  # of the outputs of its blocks
+
     # Pool formats.
     rematch_every: int = Field(default=100, ge=1)  # steps between two assignments of pool columns
 
@@ -59,6 +64,10 @@ RECIPES = {
     "default": Recipe(),
     "lsq": Recipe(linear="lsq"),
     "ewgs": Recipe(linear="ewgs", estimator="ewgs", activation="ewgs", calibration="sigma"),
+    "ewgs-hessian": Recipe(
+        linear="ewgs", estimator="ewgs", activation="ewgs", calibration="sigma", ewgs_delta="hessian"
+    ),
+    "lsq-kd": Recipe(linear="lsq", distill_factor=1.0),
     "dorefa": Recipe(linear="dorefa"),
     "searched-step": Recipe(step_init="search"),
     "pact": Recipe(activation="pact"),
@@ -73,6 +82,14 @@ RECIPES = {
     "dkm": Recipe(vector="dkm", assignment="euclid", codebook="frozen", after_every=1),
     "gumbel": Recipe(vector="gumbel", assignment="euclid", codebook="frozen", after_every=1),
     "universal": Recipe(vector="universal", assignment="euclid", codebook="frozen", revival=False, after_every=1),
+    "vq4all": Recipe(
+        vector="universal",
+        assignment="euclid",
+        codebook="frozen",
+        revival=False,
+        after_every=1,
+        block_distill_factor=1.0,
+    ),
     "untrained": Recipe(step_init="search", assignment="euclid"),  # least squared error at once
     "wrap": Recipe(overload="wrap"),
     "sigma": Recipe(lattice_scale="sigma"),

@@ -20,6 +20,7 @@ from workloads.datasets import load, split
 from workloads.errors import InputError, RunError
 
 Tick = Callable[[int], None]  # told how many images were just trained on
+Penalty = Callable[[], Tensor | float]  # a term of the loss
 
 
 class Part(NamedTuple):
@@ -106,12 +107,14 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def step_on(
-    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, where: str, penalty: Tensor | None = None
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, where: str, penalty: Penalty = lambda: 0
 ) -> float:
-    """One gradient step on the task loss, plus a penalty. Raises RunError when the loss is not finite."""
+    """One gradient step on the task loss, plus a penalty, which is asked for once the model has seen x.
+
+    Raises RunError when the loss is not finite.
+    """
     optimizer.zero_grad(set_to_none=True)
-    loss = F.cross_entropy(model(x), y)
-    loss = loss if penalty is None else loss + penalty
+    loss = F.cross_entropy(model(x), y) + penalty()
     value = loss.item()
     if not math.isfinite(value):
         raise RunError(f"{where}: the loss became {value}: lower the learning rate (train.*_lr) or check the data")

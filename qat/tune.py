@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cimsim.rundir import write_atomically
@@ -15,14 +19,15 @@ from cimsim.study import Training
 from qat import ewgs
 from qat.activation_schemes import PactQuantizer
 from qat.attach import after_step, parameter_groups, quantize
-from qat.distill import soft_targets
+from qat.distill import block_loss, block_outputs, quantized_blocks, soft_targets
 from qat.inputs import calibrate
 from qat.recipe import DEFAULT, Recipe
 from qat.schemes import Codebook
 from qat.schemes.universal import UniversalQuantizer, finish, ratio_penalty
-from qat.train import Tick, TrainingData, batches, load_checkpoint, one_cycle, score, set_rate, step_on
+from qat.train import Penalty, Tick, TrainingData, batches, load_checkpoint, one_cycle, score, set_rate, step_on
 from workloads.plan import Plan
 
+Lesson = Callable[[Tensor, Tensor], tuple[Tensor, Penalty]]
 STEP_FACTOR = 0.02  # step sizes are about 1/50 of what they scale, and Adam moves all parameters alike
 
 
@@ -32,35 +37,38 @@ def tune(  # noqa: PLR0913 (all but five are named)
 ) -> float:  # fmt: skip
     """Quantize `model` by `plan` and train it, in place; returns the validation accuracy it is left with.
 
-    After each epoch the validation images decide whether this state is the best so far. With
-    `settings.distill_factor` the float model teaches too. A killed run goes on from `checkpoint`, written at each
-    of these points, to the same final weights.
+    After each epoch the validation images decide whether this state is the best so far. With a `distill_factor` of
+    the settings or the recipe, or the recipe's `block_distill_factor`, the float model teaches too. A killed run goes
+    on from `checkpoint`, written at each of these points, to the same final weights.
     """
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    teacher = copy.deepcopy(model).eval() if settings.distill_factor else None
+    factors = settings.distill_factor or recipe.distill_factor, recipe.block_distill_factor
+    teacher = copy.deepcopy(model).eval() if any(factors) else None
     prepare(model, plan, data, settings, seed, recipe)
     optimizer = torch.optim.AdamW(tuning_groups(model, settings.tune_lr, recipe))
     total, per_epoch = settings.tune_images // settings.batch, len(data.train.y) // settings.batch
     done, best, best_state = _restore(checkpoint, model, optimizer)
     model.train()
-    for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.tune_images, seed + 100)):
-        if step < done:
+    with _taught(model, teacher, *factors) as teach:
+        for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.tune_images, seed + 100)):
+            if step < done:
+                tick(settings.batch)
+                continue
+            set_rate(optimizer, one_cycle(step, total, settings.tune_lr))
+            x, y = data.train.images(index), data.train.y[index]
+            if recipe.ewgs_delta == "hessian" and step % per_epoch == 0:
+                _follow_hessian(model, x, y, seed + step)
+            y, lesson = teach(x, y)
+            penalty = partial(_penalty, model, recipe, step / max(1, total), lesson)
+            step_on(model, optimizer, x, y, "fine-tuning", penalty)
+            if (step + 1) % recipe.after_every == 0:
+                after_step(model, step)
             tick(settings.batch)
-            continue
-        set_rate(optimizer, one_cycle(step, total, settings.tune_lr))
-        x, y = data.train.images(index), data.train.y[index]
-        if teacher is not None:
-            with torch.no_grad():
-                y = soft_targets(y, teacher(x), settings.distill_factor)
-        step_on(model, optimizer, x, y, "fine-tuning", _penalty(model, recipe, step / max(1, total)))
-        if (step + 1) % recipe.after_every == 0:
-            after_step(model, step)
-        tick(settings.batch)
-        if (step + 1) % per_epoch == 0 or step + 1 >= total:
-            found = score(model, data.validation).accuracy
-            if found > best:
-                best, best_state = found, copy.deepcopy(model.state_dict())
-            _store(checkpoint, model, optimizer, step + 1, best, best_state)
+            if (step + 1) % per_epoch == 0 or step + 1 >= total:
+                found = score(model, data.validation).accuracy
+                if found > best:
+                    best, best_state = found, copy.deepcopy(model.state_dict())
+                _store(checkpoint, model, optimizer, step + 1, best, best_state)
     model.load_state_dict(best_state)
     finish(model)
     return best
@@ -76,9 +84,34 @@ def prepare(model: nn.Module, plan: Plan, data: TrainingData, settings: Training
         ewgs.match_outputs(model, calibration)
 
 
-def _penalty(model: nn.Module, recipe: Recipe, progress: float) -> Tensor | None:
-    """What a universal codebook adds to the loss: its ratios shall decide, ever more."""
-    return progress * ratio_penalty(model) if recipe.vector == "universal" else None
+@contextmanager
+def _taught(model: nn.Module, teacher: nn.Module | None, factor: float, block_factor: float) -> Iterator[Lesson]:
+    """(x, y) -> targets that hold what the teacher says, and the loss of the blocks once the model has seen x."""
+    names = quantized_blocks(model) if block_factor else []
+    if teacher is None:
+        yield lambda x, y: (y, lambda: 0)
+        return
+    with block_outputs(model, names) as outputs, block_outputs(teacher, names) as wanted:
+
+        def teach(x: Tensor, y: Tensor) -> tuple[Tensor, Penalty]:
+            with torch.no_grad():
+                logits = teacher(x)
+            targets = soft_targets(y, logits, factor) if factor else y
+            return targets, lambda: block_factor * block_loss(outputs, wanted) if names else 0
+
+        yield teach
+
+
+def _follow_hessian(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> None:
+    """New deltas of EWGS from one batch, in eval mode, so that nothing else of the model notices."""
+    model.eval()
+    ewgs.update_deltas(model, lambda: F.cross_entropy(model(x), y), seed=seed)
+    model.train()
+
+
+def _penalty(model: nn.Module, recipe: Recipe, progress: float, lesson: Penalty) -> Tensor | float:
+    """What blocks teach; and of a universal codebook, that its ratios shall decide, ever more."""
+    return lesson() + (progress * ratio_penalty(model) if recipe.vector == "universal" else 0)
 
 
 def tuning_groups(model: nn.Module, rate: float, recipe: Recipe = DEFAULT) -> list[dict[str, Any]]:

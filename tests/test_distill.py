@@ -9,7 +9,7 @@ from torch.nn import functional
 from trained_digits import DATA, SETTINGS, network, same_state, trained
 
 from qat.attach import parameter_groups, quantize
-from qat.distill import block_loss, block_outputs, soft_loss, soft_targets
+from qat.distill import block_loss, block_outputs, quantized_blocks, soft_loss, soft_targets
 from qat.tune import tune
 from workloads.errors import InputError
 from workloads.plan import Plan
@@ -111,3 +111,19 @@ def test_a_study_without_distillation_trains_as_before_and_with_it_is_closer_to_
         gaps = {factor: float(soft_loss(model(x), teacher)) for factor, model in models.items()}
     assert gaps[10.0] < gaps[0.0]
     assert not same_state(models[0.0], models[1.0])
+
+
+class Residual(nn.Sequential):
+    """A block of its own, though it is built like a container."""
+
+
+def test_blocks_are_a_networks_parts_with_quantized_layers():
+    model = nn.ModuleDict({
+        "stem": nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)),
+        "body": nn.ModuleList([Residual(nn.Conv2d(4, 4, 3), nn.ReLU()), Residual(nn.Conv2d(4, 4, 3))]),
+        "pool": nn.AvgPool2d(2),
+        "head": nn.Linear(4, 2),
+    })  # fmt: skip
+    quantize(model, Plan.uniform(model, "linear-4", skip=["stem.2"]))
+    assert quantized_blocks(model) == ["stem.0", "body.0", "body.1", "head"]
+    assert quantized_blocks(model["head"]) == [""] and quantized_blocks(nn.Linear(2, 2)) == []

@@ -158,6 +158,15 @@ def test_deltas_of_weights_and_activations_follow_a_network_and_leave_all_else()
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_models_without_ewgs_and_weights_that_do_not_train_have_no_deltas_to_follow():
+    (model, x), (other, _) = quantized("linear-2", RECIPES["lsq"]), quantized("linear-2-odd")
+    update_deltas(model, lambda: model(x).square().mean())
+    other.requires_grad_(False)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    update_deltas(other, lambda: other(x).square().mean())
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
 def test_scaled_gradients_leave_points_between_levels_faster():
     """Of two weights with the same gradient, the one that has further to go to its level moves more."""
     quantizer = make_quantizer(

@@ -26,7 +26,9 @@ def trial(fmt: str, recipe: str = "default", **choices) -> Trial:
 
 
 CASES = [("vq-4x16-e4-s0", "default"), ("vq-4x16-e4-s0", "gumbel"), ("vq-4x16-e4-s0", "universal"),
-         ("vq-4x16-e4-s0", "ema"), ("linear-3", "ewgs"), ("e8-q4", "learned-scale")]  # fmt: skip
+         ("vq-4x16-e4-s0", "ema"), ("linear-3", "ewgs"),
+         ("linear-3-odd", "ewgs-hessian"), ("linear-2", "lsq-kd"),
+         ("vq-4x16-e4-s0", "vq4all"), ("e8-q4", "learned-scale")]  # fmt: skip
 
 
 class Killed(Exception):

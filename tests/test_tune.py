@@ -12,12 +12,17 @@ from torch import nn
 from trained_digits import DATA, LAYERS, SETTINGS, network, same_state, trained
 
 from cimsim.study import Training
+from qat import ewgs
 from qat.activation import ActivationQuantizer
+from qat.activation_schemes import EwgsActivation
 from qat.attach import quantizers
+from qat.distill import block_loss, block_outputs, quantized_blocks
 from qat.evaluate import accuracy, run
 from qat.export import export
 from qat.inputs import activation_quantizers
+from qat.recipe import RECIPES
 from qat.schemes import Codebook
+from qat.schemes.ewgs import EwgsQuantizer
 from qat.train import Score, score
 from qat.tune import STEP_FACTOR, tune, tuning_groups
 from workloads.plan import Plan
@@ -134,3 +139,60 @@ def test_the_count_of_images_is_told():
     tune(model, MIXED, DATA, SETTINGS, 0, told.append)
     assert sum(told) == SETTINGS.tune_images and set(told) == {SETTINGS.batch}
     assert same_state(model, tuned()[0])
+
+
+def moved(recipe: str, plan: Plan, **changes) -> nn.Module:
+    model = trained()
+    settings = SETTINGS.model_copy(update=changes)
+    tune(model, plan, DATA, settings, 0, recipe=RECIPES[recipe])
+    return model.eval()
+
+
+def test_deltas_of_ewgs_follow_the_hessian_where_the_recipe_says_so():
+    plan = Plan.uniform(network(), "linear-2-odd", activation_bits=3)
+    owners = {
+        recipe: [m for m in moved(recipe, plan).modules() if isinstance(m, EwgsQuantizer | EwgsActivation)]
+        for recipe in ("ewgs", "ewgs-hessian")
+    }
+    assert all(len(found) >= 6 for found in owners.values())
+    assert {float(owner.delta) for owner in owners["ewgs"]} == {float(torch.tensor(RECIPES["ewgs"].ewgs_factor))}
+    deltas = [float(owner.delta) for owner in owners["ewgs-hessian"]]
+    assert len(set(deltas)) > 3 and all(0 <= delta < 100 for delta in deltas)
+
+
+def test_deltas_are_taken_once_per_epoch_and_change_nothing_else(monkeypatch):
+    """1,160 images make an epoch of 29 steps; statistics of batch norm are as without."""
+    seeds: list[int] = []
+    real = ewgs.update_deltas
+
+    def noted(model, loss, *, seed):
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        real(model, loss, seed=seed)
+        changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+        assert all(name.endswith("delta") for name in changed)
+        seeds.append(seed)
+
+    monkeypatch.setattr(ewgs, "update_deltas", noted)
+    moved("ewgs-hessian", Plan.uniform(network(), "linear-2-odd"), tune_images=2 * 1_160 + 40)
+    assert seeds == [0, 29, 58]
+
+
+def test_the_outputs_teach_where_the_recipe_says_so():
+    """LSQ with distillation is what the same factor in a study's settings does."""
+    plan = Plan.uniform(network(), "linear-2")
+    by_recipe, plain = moved("lsq-kd", plan), moved("lsq", plan)
+    assert same_state(by_recipe, moved("lsq", plan, distill_factor=1.0)) and not same_state(by_recipe, plain)
+
+
+def test_blocks_teach_where_the_recipe_says_so():
+    plan = Plan.uniform(network(), "vq-4x16-e4-s0")
+    x, teacher, gaps = DATA.train.images(slice(0, 200)), trained().eval(), {}
+    for recipe in ("universal", "vq4all"):
+        model = moved(recipe, plan)
+        names = quantized_blocks(model)
+        assert names == ["conv1", "conv2", "fc"]
+        with torch.no_grad(), block_outputs(teacher, names) as wanted, block_outputs(model, names) as outputs:
+            teacher(x), model(x)
+        gaps[recipe] = float(block_loss(outputs, wanted))
+        assert not any(module._forward_hooks for module in (model.conv1, model.conv2, model.fc))
+    assert gaps["vq4all"] < gaps["universal"]
