@@ -114,6 +114,21 @@ def map_layers(  # noqa: PLR0913 (a command line)
 
 
 @app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="A report of `simulate --json`, or a file of a run's costs/.")],
+    after: Annotated[Path, typer.Argument(help="The report to compare it with.")],
+    json: Json = False,
+) -> None:
+    """Explain where energy and cycles of two simulated runs differ: components, layers, stalls, actions.
+
+    Example: `cimsim diff linear-4.json vq.json`
+    """
+    from cimsim.diff import compare, read_report
+
+    screen.show_difference(compare(read_report(before), read_report(after)), json)
+
+
+@app.command()
 def sweep(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = None, json: Json = False) -> None:
     """Simulate every chip variant of a study with every uniform format and every plan found so far.
 

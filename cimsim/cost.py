@@ -25,8 +25,8 @@ class LayerCost:
     Pipelined, latency runs from the node's first block at work to its last result; layer by layer it begins
     with the node's turn, so that weight loading (`weight_load_ns`) is in it. `roofline_ns` is the least time that its
     slowest stage at full pace and its traffic with the outer memory allow: `roofline_bound` tells which of the two
-    is longer (traffic may run before the layer's turn, or in its reader's). `stall_cycles` divide what of it is lost, each
-    cycle under one cause and rounded up to a cycle of the array clock:
+    is longer (traffic may run before the layer's turn, or in its reader's). `stall_cycles` divide what of the
+    latency is lost, each cycle under one cause and rounded up to a cycle of the array clock:
       dependency        operands are not made yet
       mesh              operands are made, and wait for or cross mesh links
       dram              operands or weights wait for (operands: or cross) the outer memory's channel

@@ -17,6 +17,7 @@ from workloads.plan import Plan
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cimsim.diff import Change, Difference
     from cimsim.mapper import Found
 
 NUMBER = r"(-?[\d.,]+(e-?\d+)?( \S+)?)?"  # with its unit, or nothing
@@ -114,6 +115,40 @@ def show_layout(found: Found, objective: str, json: bool) -> None:
         for name in pairs
     ])  # fmt: skip
     _notes([("objective", f"{objective}: {found.gain(objective):.2f} x better than the default layout")])
+
+
+SHOWN = 8  # largest changes of each kind
+
+
+def show_difference(found: Difference, json: bool) -> None:
+    """Where two runs differ, the largest changes first."""
+    if json:
+        return _print_json(found.to_dict())
+    say(f"before: {found.names[0]}\nafter:  {found.names[1]}")
+    texts = {"energy": energy_text, "latency": time_text, "stalls": time_text, "actions": lambda n: f"{n:,.0f}"}
+    _table("whole", ("quantity", "before", "after", "ratio"), [
+        (c.name, *(_plain(c.name, value) for value in c[1:3]), _ratio(c)) for c in found.totals if c.before or c.after
+    ])  # fmt: skip
+    for name in ("energy_by_component", "energy_by_layer", "stalls_by_cause", "latency_by_layer", "actions"):
+        text = texts[name.split("_")[0]]
+        rows = [
+            (c.name, text(c.before), text(c.after), ("+" if c.difference > 0 else "-") + text(abs(c.difference)),
+             _ratio(c), "" if name == "actions" else f"{100 * c.share:.0f} %")
+            for c in getattr(found, name)[:SHOWN]
+        ]  # fmt: skip
+        if rows:
+            title = name.replace("_", " ")
+            _table(title, ("name", "before", "after", "change", "ratio", "share of the change"), rows)
+
+
+def _plain(name: str, value: float) -> str:
+    if name.endswith("_pj"):
+        return energy_text(value)
+    return time_text(value) if name.endswith("_ns") else f"{value / 1e6:.4g} mm2"
+
+
+def _ratio(change: Change) -> str:
+    return f"{change.after / change.before:.2f} x" if change.before else "new"
 
 
 def _images(batch: int) -> str:
