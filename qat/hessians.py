@@ -17,12 +17,6 @@ from qat.attach import Attached, attached
 _ROWS = 4096  # inputs of a linear layer that are summed at a time
 
 
-def inputs_of(batches: Tensor | Iterable[Any]) -> list[tuple[Any, ...]]:
-    """What the model takes, batch by batch: of tuples (as loaders give them) the first part, a tensor or a tuple."""
-    parts = [batches] if isinstance(batches, Tensor) else [b if isinstance(b, Tensor) else b[0] for b in batches]
-    return [(part,) if isinstance(part, Tensor) else tuple(part) for part in parts]
-
-
 def module_of(model: nn.Module, one: Attached) -> nn.Module:
     """The layer itself."""
     return model.get_submodule(one.name)

@@ -109,7 +109,7 @@ def calibrate(model: nn.Module, *batches: Tensor | Iterable[Any], input_step: fl
     model.eval()
     try:
         with torch.no_grad():
-            for batch in _batches(batches):
+            for batch in inputs_of(*batches):
                 model(*batch)
     finally:
         for module, was_training in modes:
@@ -118,11 +118,12 @@ def calibrate(model: nn.Module, *batches: Tensor | Iterable[Any], input_step: fl
         quantizer.finish()
 
 
-def _batches(given: tuple[Tensor | Iterable[Any], ...]) -> Iterator[tuple[Tensor, ...]]:
-    if all(isinstance(part, Tensor) for part in given):
-        yield given  # pyright: ignore[reportReturnType]
+def inputs_of(*batches: Tensor | Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    """What the model takes, batch by batch; the batches as `calibrate` takes them."""
+    if all(isinstance(part, Tensor) for part in batches):
+        yield batches
         return
-    (loader,) = given
+    (loader,) = batches
     for batch in loader:
         inputs = batch if isinstance(batch, Tensor) else batch[0]
         yield (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from qat.attach import Attached, attached, quantize, unquantize
 from qat.codebook import Codebook
-from qat.hessians import collect, inputs_of, module_of
+from qat.hessians import collect, module_of
+from qat.inputs import inputs_of
 from qat.layout import turn_of
 from qat.levels import LevelQuantizer
 from qat.quantizer import MIN_SCALE, Quantizer, from_vectors, per_channel, root_mean_square, rotated, unrotated, vectors
@@ -54,7 +55,7 @@ def ptq(
     `release` before training. Raises InputError, and leaves the model as it was, for a format, scheme or layer that the
     method does not serve; and for a layer whose inputs are missing or not finite.
     """
-    inputs = inputs_of(batches)
+    inputs = list(inputs_of(batches))
     if problems := _problems(model, plan, method, recipe) + ([] if inputs else ["batches: must hold at least one"]):
         raise InputError("ptq", problems)
     quantize(model, plan, recipe=recipe, seed=seed)

@@ -7,6 +7,7 @@ from math import pi, sqrt
 import numpy as np
 import pytest
 import torch
+from gradients import gradients
 from torch import Tensor, nn
 from trained_digits import DATA, network, trained
 
@@ -35,15 +36,6 @@ def calibrated(name: str, bits: int, x: Tensor, **fields) -> ActivationQuantizer
     quantizer = make_activation(bits, recipe=Recipe.model_validate({"activation": name, **fields}))
     quantizer.calibrate(x)
     return quantizer
-
-
-def gradients(quantizer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(gradient sent back, gradient of x) for a fixed random upstream gradient."""
-    upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
-    x = x.clone().requires_grad_()
-    quantizer(x).backward(upstream)
-    assert x.grad is not None
-    return upstream, x.grad
 
 
 @pytest.mark.parametrize("is_signed", [False, True])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from gradients import gradients
 from torch import Tensor, nn
 
 from qat.activation_schemes import EwgsActivation
@@ -15,7 +16,7 @@ from qat.inputs import attach_inputs, calibrate
 from qat.recipe import RECIPES, Recipe
 from qat.schemes import make_quantizer
 from qat.schemes.ewgs import EwgsQuantizer
-from tests.test_linear import gradients, make
+from tests.test_linear import make
 from workloads.format import parse_format
 from workloads.plan import LayerPlan, Plan
 

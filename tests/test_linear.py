@@ -7,6 +7,7 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from gradients import gradients
 from torch import Tensor
 
 from qat.levels import LARGEST, levels_of, spread
@@ -29,15 +30,6 @@ def make(
     weight = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
     recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
     return make_quantizer(parse_format(name), weight, recipe=recipe), weight
-
-
-def gradients(quantizer: Quantizer, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(gradient sent back, gradient of the weight) for a fixed random upstream gradient."""
-    upstream = torch.randn(weight.shape, generator=torch.Generator().manual_seed(9))
-    weight = weight.clone().requires_grad_()
-    quantizer(weight).backward(upstream)
-    assert weight.grad is not None
-    return upstream, weight.grad
 
 
 def lsq(name: str) -> tuple[LinearQuantizer, Tensor]:
