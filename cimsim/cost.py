@@ -11,7 +11,12 @@ if TYPE_CHECKING:  # commands that only print reports start without the simulato
     from cimsim.spec import Chip
 
 OP_CONVENTION = "2 operations per multiply-accumulate, at the plan's activation and weight bits"
-DATA_ACTIONS = {("crossbar", "read_cell"): ("input", "cell"), ("dac", "drive"): ("input",)}
+DATA_ACTIONS = {
+    ("crossbar", "read_cell"): ("input", "cell"),
+    ("dac", "drive"): ("input",),
+    ("digital_array", "multiply_bit"): ("input", "cell"),
+    ("digital_array", "add_bit"): ("input", "cell"),
+}
 REFERENCE_DENSITY = 0.5  # of ones streamed in and of cell level: the point where unit energies are stated
 
 EnergyPj = dict[str, dict[str, float]]  # component -> action -> pJ

@@ -84,10 +84,8 @@ class _Arrays(NamedTuple):
 
 
 def cell_columns(fmt: WeightFormat, chip: Chip) -> int:
-    """Bit lines per output: slices of `cell_bits`, twice for differential pairs."""
-    cells = rates.cells(chip)
-    slices = ceil(fmt.array_bits / cells.cell_bits)
-    return slices * (2 if cells.encoding == "differential" else 1)
+    """Bit lines per output."""
+    return rates.cells(chip).columns_per_output(fmt.array_bits)
 
 
 def place(layer: Layer, fmt: WeightFormat, chip: Chip) -> Placement:

@@ -12,6 +12,7 @@ from cimsim.functional import ArrayNumbers
 from cimsim.spec import Chip
 
 PS_PER_S = 10**12
+DIGITAL_BITS = 32  # of a sum that no converter cuts
 
 
 def ticks(duration_ps: int, rate_hz: int) -> int:
@@ -41,6 +42,12 @@ def converter_rate_hz(chip: Chip) -> int:
     part = chip.part("adc")
     assert part is not None and part.component.peak_rate_hz, "load_chip refuses a chip without an ADC rate"
     return round(part.component.peak_rate_hz)
+
+
+def array_rate_hz(chip: Chip) -> int:
+    """Steps a second of a digital array."""
+    assert chip.array.peak_rate_hz, "load_chip refuses a part without a rate"
+    return chip.array.peak_rate_hz
 
 
 def dac_bits(chip: Chip) -> int:
@@ -185,7 +192,10 @@ def mesh_path(chip: Chip, start_tile: int, end_tile: int) -> tuple[str, ...]:
 
 
 def array_numbers(chip: Chip) -> ArrayNumbers:
-    """What decides the numbers this chip's arrays return."""
+    """What decides the numbers this chip's arrays return; digital arrays lose nothing."""
+    if not isinstance(chip.array, Crossbar):
+        cells_of = cells(chip)
+        return ArrayNumbers(cells_of.rows, cells_of.rows_on, 1, 1, DIGITAL_BITS, "twos_complement")
     part, adc = crossbar(chip), chip.part("adc")
     assert adc is not None, "load_chip refuses a chip without an ADC"
     return ArrayNumbers(

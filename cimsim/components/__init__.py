@@ -8,6 +8,7 @@ from cimsim.components.codebook_rom import CodebookRom
 from cimsim.components.crossbar import Crossbar
 from cimsim.components.dac import Dac
 from cimsim.components.digital import Digital
+from cimsim.components.digital_array import DigitalArray
 from cimsim.components.dram import Dram
 from cimsim.components.index_buffer import IndexBuffer
 from cimsim.components.lattice_decoder import LatticeDecoder
@@ -19,6 +20,7 @@ from cimsim.components.shift_add import ShiftAdd
 
 COMPONENTS: dict[str, type[Component]] = {
     "crossbar": Crossbar,
+    "digital_array": DigitalArray,
     "dac": Dac,
     "sample_hold": SampleHold,
     "adc": Adc,

@@ -6,7 +6,8 @@ from collections import Counter
 from math import ceil
 
 from cimsim import rates
-from cimsim.dataflow.work import Actions, LayerWork, LoadJobs, code_store, product_work, written_cells
+from cimsim.dataflow.products import product_work
+from cimsim.dataflow.work import Actions, LayerWork, LoadJobs, code_store, written_cells
 from cimsim.mapping import Placement
 from cimsim.records import LoadJob
 from cimsim.spec import Chip
@@ -81,7 +82,7 @@ def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Ch
         (*code_store(chip), "read_bit"): bits,
         ("register", "assembly", "write_bit"): values * fmt.array_bits,
         ("register", "assembly", "read_bit"): values * fmt.array_bits,
-        ("crossbar", "", "write_cell"): written_cells(placement),
+        (chip.array.kind, "", "write_cell"): written_cells(placement),
     })  # fmt: skip
     if fmt.kind == "lattice":
         count["lattice_decoder", "", "decode"] = codes * fmt.codes_per_vector

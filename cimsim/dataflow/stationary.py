@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from cimsim import rates
-from cimsim.dataflow.work import Actions, LayerWork, LoadJobs, code_store, product_work, written_cells
+from cimsim.dataflow.products import product_work
+from cimsim.dataflow.work import Actions, LayerWork, LoadJobs, code_store, written_cells
 from cimsim.mapping import Placement
 from cimsim.records import LoadJob
 from cimsim.spec import Chip
@@ -53,7 +54,7 @@ def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Ch
     count: Actions = Counter({
         (*code_store(chip), "write_bit"): bits,
         (*code_store(chip), "read_bit"): bits,
-        ("crossbar", "", "write_cell"): written_cells(placement),
+        (chip.array.kind, "", "write_cell"): written_cells(placement),
     })  # fmt: skip
     if fmt.group:  # each number is multiplied by its group's scale code
         count["digital", "activation", "op"] = layer.num_weights

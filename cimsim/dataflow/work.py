@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cimsim import rates
 from cimsim.kernels import count_mvm
-from cimsim.mapping import Placement, Unmappable, place
+from cimsim.mapping import Placement, Unmappable
 from cimsim.records import ArrayJob, LoadJob
 from cimsim.spec import Chip
 from workloads.format import WeightFormat
@@ -62,17 +62,6 @@ def mvm_timing(job: ArrayJob, clock_hz: int) -> Timing:
     stages = {"array read": job.read_ticks * job.reads, "adc": ceil(job.conversions / job.adcs) * job.reads,
               "operand fetch": job.fetch_ticks, "digital": job.digital_ticks, "write": job.write_ticks}  # fmt: skip
     return Timing(clock_hz, counts.first_result, interval, stalls, stages)
-
-
-def product_work(name: str, layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> LayerWork:
-    """Work of dataflow `name`, in which arrays hold the layer's integers and multiply: all but its weight loads."""
-    placement = place(layer, fmt, chip)
-    job = array_job(layer, fmt, placement, chip, activation_bits)
-    return LayerWork(
-        layer, fmt, name, placement, *mvm_timing(job, rates.converter_rate_hz(chip)),
-        compute_actions(layer, fmt, placement, chip, activation_bits), (), fmt.bits(layer).total, Counter(),
-        input_bits(layer, activation_bits), deliveries(layer, placement, chip, activation_bits),
-    )  # fmt: skip
 
 
 def duplicated(work: LayerWork, copies: int, chip: Chip) -> LayerWork:
@@ -130,14 +119,7 @@ def array_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip,
     """
     crossbar, pace = rates.crossbar(chip), placement.widest
     rate = rates.converter_rate_hz(chip)
-    stage = {name: rates.ticks(duration, rate) for name, duration in rates.pipeline_ps(chip).items()}
-    fetch_ps = rates.bus_ps(chip, placement.tile_fetched_rows * fmt.input_bits(activation_bits))
-    sums = ceil(placement.unit_sums * placement.tile_arrays / placement.num_arrays)
-    outputs = min(layer.num_outputs, ceil(placement.tile_arrays / placement.row_tiles) * pace.outputs)
-    finish_ps = max(
-        rates.digital_ps(chip, "activation", outputs),
-        rates.bus_ps(chip, sums * sum_bits(layer, fmt, activation_bits)),
-    )
+    stage = stage_ticks_around(layer, fmt, placement, chip, activation_bits, rate)
     return ArrayJob(
         vectors=layer.num_positions,
         reads=ceil(fmt.input_bits(activation_bits) / rates.dac_bits(chip)) * ceil(pace.rows / crossbar.rows_on),
@@ -145,15 +127,33 @@ def array_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip,
         adcs=rates.adcs_per_array(chip),
         read_ticks=rates.ticks(crossbar.read_ps, rate),
         sample_hold=int(chip.part("sample_hold") is not None),
-        fetch_ticks=max(stage["fetch"], rates.ticks(fetch_ps, rate)),
+        fetch_ticks=stage["fetch"],
         shift_add_ticks=stage["shift_add"],
-        digital_ticks=max(stage["digital"], rates.ticks(finish_ps, rate)),
+        digital_ticks=stage["digital"],
         write_ticks=stage["write"],
     )
 
 
+def stage_ticks_around(
+    layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int, rate: int
+) -> dict[str, int]:
+    """Ticks of the stages around the arrays for one position: fetch, shift_add, digital, write."""
+    stage = {name: rates.ticks(duration, rate) for name, duration in rates.pipeline_ps(chip).items()}
+    fetch_ps = rates.bus_ps(chip, placement.tile_fetched_rows * fmt.input_bits(activation_bits))
+    sums = ceil(placement.unit_sums * placement.tile_arrays / placement.num_arrays)
+    outputs = min(layer.num_outputs, ceil(placement.tile_arrays / placement.row_tiles) * placement.widest.outputs)
+    finish_ps = max(
+        rates.digital_ps(chip, "activation", outputs),
+        rates.bus_ps(chip, sums * sum_bits(layer, fmt, activation_bits)),
+    )
+    return stage | {
+        "fetch": max(stage["fetch"], rates.ticks(fetch_ps, rate)),
+        "digital": max(stage["digital"], rates.ticks(finish_ps, rate)),
+    }
+
+
 def compute_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Actions:
-    """How often each part of the layer's tiles acts for one image: arrays, converters, registers, buffers, sums."""
+    """How often arrays and converters act for one image, and everything around them."""
     positions, steps = layer.num_positions, ceil(fmt.input_bits(activation_bits) / rates.dac_bits(chip))
     reads = positions * steps
     rows_on = rates.crossbar(chip).rows_on
@@ -165,6 +165,13 @@ def compute_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip:
         count["sample_hold", "", "sample"] += conversions
         count["adc", "", "convert"] += conversions
         count["shift_add", "unit", "add"] += conversions
+    return count + count_around(layer, fmt, placement, chip, activation_bits)
+
+
+def count_around(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Actions:
+    """How often registers, buffers, buses and adders of the layer's tiles act for one image."""
+    count: Actions = Counter()
+    positions = layer.num_positions
     sent = input_bits(layer, activation_bits) * deliveries(layer, placement, chip, activation_bits)
     count["buffer", "tile", "write_bit"] += sent * placement.num_tiles
     _count_operands(count, positions * placement.fetched_rows * fmt.input_bits(activation_bits))

@@ -1,0 +1,174 @@
+"""A digital compute-in-memory array: SRAM cells with multipliers and adders beside them, exact, without converters.
+
+`adder_tree`: the products of `rows_on` rows and `step_bits` input bits are added by one tree per output.
+`cell_adders`: each cell has a full adder and passes its sum to the row below (H. Kim et al., Colonnade, JSSC 2021).
+"""
+
+from __future__ import annotations
+
+from math import ceil, log2
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cimsim.component import LEAKAGE_SCALE, CheckPoint, Source, band
+from cimsim.components.logic import (
+    ADDER_8B_PJ,
+    ADDER_8B_UM2,
+    FLIP_FLOP_PJ,
+    FLIP_FLOP_UM2,
+    NEUROSIM,
+    area_at,
+    energy_at,
+    leakage_uw,
+)
+from cimsim.components.memory_array import MemoryArray
+from cimsim.components.sram_table import CACTI
+from cimsim.scaling import Technology, area_factor
+
+ACTIVE = 0.25  # reference: half the inputs and half the weight bits are ones, so a quarter of the products
+# ZigZag-IMC, 28 nm, fitted to silicon: a two-input gate.
+GATE_FF, GATE_UM2, GATE_NM = 0.7, 0.614, 28.0
+INPUT_BITS = 8  # what an accumulator is built for
+
+TREE = {
+    "rows": 32, "columns": 48, "rows_on": 32, "outputs_on": 6, "weight_bits": 8, "step_bits": 1, "cell_bits": 1,
+    "encoding": "twos_complement", "write_ps": 1000, "reduction": "adder_tree",
+}  # fmt: skip
+
+
+def tree_adders(operands: int, width: int) -> int:
+    """Full adders of a binary tree over `operands` numbers of `width` bits: a bit wider at each level."""
+    adders = 0
+    while operands > 1:
+        pairs, rest = divmod(operands, 2)
+        adders += pairs * width
+        operands, width = pairs + rest, width + 1
+    return adders
+
+
+class DigitalArray(MemoryArray):
+    """`peak_rate_hz` counts steps: `rows_on` inputs meet `outputs_on` outputs, `step_bits` input bits at a time.
+
+    With `booth` a step takes two input bits as one radix-4 digit, whose product is one bit wider than the weight.
+    An adder tree serves weights of `weight_bits`; narrower ones leave it idle in part. Arrays with an adder in each
+    cell take any width, and `sum_columns` more columns for the carries of each output. `registers` cut a column's
+    ripple, `pipeline_steps` is the latency of a sum.
+    """
+
+    ACTIONS: ClassVar = ("multiply_bit", "add_bit", "register_bit", "write_cell")
+    STATED_ACTIONS: ClassVar = ("multiply_bit", "add_bit", "register_bit")
+    SOURCES: ClassVar = (
+        Source(  # 0.25 x 0.7 fF at 0.9 V
+            "J. Sun et al., ZigZag-IMC, ICCAD 2023, 28 nm: a two-input gate of 0.7 fF and 0.614 um2, fitted to silicon",
+            (CheckPoint(TREE, Technology(28, 0.9), "multiply_bit", 0.25 * 0.7e-3 * 0.81, 0.001),),
+        ),
+        Source(
+            f"full adder and flip-flop: {NEUROSIM}",
+            (
+                CheckPoint(TREE, Technology(22, 0.85), "add_bit", 0.00857844 / 8, 0.001),
+                CheckPoint(TREE, Technology(22, 0.85), "register_bit", 0.00255214, 0.001),
+            ),
+        ),
+        Source(f"{CACTI}: SRAM cell writes and leakage, as a memory of the array's size"),
+    )
+    ASSUMPTIONS: ClassVar = (
+        band("adder_scale", 0.5, 1, 3.2, "x", "NeuroSim's full adder; high, ZigZag-IMC's 3.4 fJ at 28 nm"),
+        band("cell_f2", 80, 280, 426, "F2", "NeuroSim's 22 nm cell; low, a dense 6T; high, Jia (JSSC 2020)"),
+        band("write_scale", 1, 1, 38, "x", "CACTI's cell write; high, NeuroSim's array write"),
+        LEAKAGE_SCALE,
+    )
+
+    kind: Literal["digital_array"] = "digital_array"
+    reduction: Literal["adder_tree", "cell_adders"]
+    encoding: Literal["twos_complement"] = "twos_complement"
+    cell_bits: Literal[1] = 1
+    outputs_on: int | None = Field(default=None, ge=1)
+    weight_bits: int = Field(default=8, ge=1, le=16)
+    step_bits: Literal[1, 2, 4, 8] = 1
+    booth: bool = False
+    sum_columns: int = Field(default=0, ge=0)
+    registers: int = Field(default=0, ge=0)
+    pipeline_steps: int = Field(default=1, ge=1)
+    adder_scale: float = Field(default=1.0, gt=0)
+    cell_f2: float = Field(default=280, gt=0)
+    write_scale: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _logic_is_possible(self) -> Self:
+        if self.booth and self.step_bits != 2:
+            raise ValueError(f"step_bits = {self.step_bits}: must be 2 with booth (a radix-4 digit)")
+        if self.reduction == "cell_adders" and self.step_bits != 1:
+            raise ValueError(f"step_bits = {self.step_bits}: must be 1 with cell_adders (one product bit a cell)")
+        if self.reduction == "adder_tree" and (self.sum_columns or self.registers):
+            raise ValueError("sum_columns, registers: only with cell_adders")
+        return self
+
+    @property
+    def actions_per_access(self) -> int:
+        """Product bits of one step."""
+        return self.rows_on * self.num_outputs_on * self.weight_bits * self.step_bits
+
+    @property
+    def num_outputs_on(self) -> int:
+        """Outputs that one step serves."""
+        return self.outputs_on or self.columns // self.columns_per_output(self.weight_bits)
+
+    def columns_per_output(self, array_bits: int) -> int:
+        """Bit lines of one output."""
+        if self.reduction == "cell_adders":
+            return array_bits + self.sum_columns
+        return ceil(array_bits / self.weight_bits) * self.weight_bits
+
+    def added_bits(self, rows: int, columns: int) -> int:
+        """Full-adder operations of one output in one step: tree and accumulator, or the adders of its cells."""
+        if self.reduction == "cell_adders":
+            return rows * columns
+        product = columns + 1 if self.booth else columns + self.step_bits - 1
+        inside = (self.step_bits - 1) * rows * columns if not self.booth else 0  # adding the bits of one product
+        return inside + tree_adders(rows, product) + self.sum_bits(rows, columns)
+
+    def registered_bits(self, rows: int, columns: int) -> int:
+        """Flip-flops that take a new value for one output in one step."""
+        stages = self.registers * columns if self.reduction == "cell_adders" else 0
+        return stages + self.sum_bits(rows, columns) * self.pipeline_steps
+
+    def sum_bits(self, rows: int, columns: int) -> int:
+        """Width of an accumulator over `rows` products."""
+        return columns + INPUT_BITS + ceil(log2(max(2, rows)))
+
+    def peak_energy_pj(self, tech: Technology) -> float:
+        """Energy of one step in which everything is in use."""
+        width = self.columns_per_output(self.weight_bits)
+        outputs = self.num_outputs_on
+        return (
+            self.actions_per_access * self.energy_pj("multiply_bit", tech)
+            + outputs * self.added_bits(self.rows_on, width) * self.energy_pj("add_bit", tech)
+            + outputs * self.registered_bits(self.rows_on, width) * self.energy_pj("register_bit", tech)
+        )
+
+    def base_energy_pj(self, action: str, tech: Technology) -> float:
+        if action == "write_cell":
+            return self.as_memory(tech).write_pj / self.columns * self.write_scale
+        if action == "multiply_bit":
+            return ACTIVE * GATE_FF * 1e-3 * tech.node_nm / GATE_NM * tech.supply_v**2
+        if action == "add_bit":
+            return energy_at(ADDER_8B_PJ, tech) / 8 * self.adder_scale
+        return energy_at(FLIP_FLOP_PJ, tech)
+
+    def base_area_um2(self, tech: Technology) -> float:
+        return self.cells_um2(self.cell_f2, tech) + self.logic_um2(tech)
+
+    def base_leakage_uw(self, tech: Technology) -> float:
+        return self.copies * self.as_memory(tech).leakage_uw + leakage_uw(self.logic_um2(tech), tech)
+
+    def logic_um2(self, tech: Technology) -> float:
+        """Multipliers, adders and registers that the array is built with."""
+        adder, flop = area_at(ADDER_8B_UM2, tech) / 8, area_at(FLIP_FLOP_UM2, tech)
+        gate = GATE_UM2 * area_factor(GATE_NM, tech.node_nm)
+        if self.reduction == "cell_adders":
+            return self.num_cells * (gate + adder) + self.registers * self.columns * flop
+        width = self.columns_per_output(self.weight_bits)
+        multipliers = self.actions_per_access * gate
+        adders = self.num_outputs_on * self.added_bits(self.rows_on, width) * adder
+        return multipliers + adders + self.num_outputs_on * self.registered_bits(self.rows_on, width) * flop

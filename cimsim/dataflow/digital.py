@@ -1,0 +1,73 @@
+"""Products in digital arrays: steps instead of conversions, adders instead of analogue sums, exact."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import ceil
+
+from cimsim import rates
+from cimsim.components.digital_array import DigitalArray
+from cimsim.dataflow.work import Actions, Timing, count_around, stage_ticks_around
+from cimsim.kernels import count_mvm
+from cimsim.mapping import Piece, Placement
+from cimsim.records import ArrayJob
+from cimsim.spec import Chip
+from workloads.format import WeightFormat
+from workloads.layer import Layer
+
+
+def timing(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Timing:
+    """A tick is a step of the array, at its `peak_rate_hz`."""
+    array, clock = _array(chip), rates.array_rate_hz(chip)
+    stage = stage_ticks_around(layer, fmt, placement, chip, activation_bits, clock)
+    steps = _steps(placement.widest, array, fmt.input_bits(activation_bits))
+    job = ArrayJob(
+        vectors=layer.num_positions, reads=steps, conversions=0, adcs=1, read_ticks=1, sample_hold=1,
+        fetch_ticks=stage["fetch"], shift_add_ticks=array.pipeline_steps - 1 + stage["shift_add"],
+        digital_ticks=stage["digital"], write_ticks=stage["write"],
+    )  # fmt: skip
+    counts = count_mvm(job)
+    interval = count_mvm(job._replace(vectors=max(2, job.vectors))).interval
+    stalls = {"output": counts.stall_output, "fetch": counts.stall_fetch}
+    stages = {
+        "array step": steps,
+        "operand fetch": stage["fetch"],
+        "digital": stage["digital"],
+        "write": stage["write"],
+    }
+    return Timing(clock, counts.first_result, interval, stalls, stages)
+
+
+def actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Actions:
+    """Product bits, additions and registers of one image, and everything around the arrays."""
+    array, bits = _array(chip), fmt.input_bits(activation_bits)
+    steps = layer.num_positions * ceil(bits / array.step_bits)
+    count: Actions = Counter()
+    for piece in placement.pieces:
+        columns = piece.columns // piece.outputs
+        for rows in _row_groups(piece.rows, array.rows_on):
+            outputs = steps * piece.outputs * piece.count
+            count["digital_array", "", "multiply_bit"] += outputs * rows * columns * array.step_bits
+            count["digital_array", "", "add_bit"] += outputs * array.added_bits(rows, columns)
+            count["digital_array", "", "register_bit"] += outputs * array.registered_bits(rows, columns)
+        count["dac", "", "drive"] += steps * piece.rows * _turns(piece, array) * piece.count
+    return count + count_around(layer, fmt, placement, chip, activation_bits)
+
+
+def _array(chip: Chip) -> DigitalArray:
+    assert isinstance(chip.array, DigitalArray), "asked for digital arrays only"
+    return chip.array
+
+
+def _steps(piece: Piece, array: DigitalArray, input_bits: int) -> int:
+    """Steps of one vector: input digits x row groups x turns of outputs."""
+    return ceil(input_bits / array.step_bits) * ceil(piece.rows / array.rows_on) * _turns(piece, array)
+
+
+def _turns(piece: Piece, array: DigitalArray) -> int:
+    return ceil(piece.outputs / array.num_outputs_on)
+
+
+def _row_groups(rows: int, rows_on: int) -> list[int]:
+    full, rest = divmod(rows, rows_on)
+    return [rows_on] * full + [rest] * (rest > 0)
