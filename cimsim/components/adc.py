@@ -1,22 +1,40 @@
-"""Analogue-to-digital converter, by regression over the published converters of B. Murmann's survey.
+"""Analogue-to-digital converter: by a survey's regression over published converters, or by its architecture.
 
-Model and coefficients: T. Andrulis et al., "Modeling analog-digital-converter energy and area for
-compute-in-memory accelerator design", arXiv 2404.06553 (hwcomponents-adc 1.0.21). Resolution is taken as
-effective bits. Below 4 bits the fit leaves its data and rises again, so a smaller converter is priced as one
-of 4 bits.
+Survey: T. Andrulis et al., "Modeling analog-digital-converter energy and area for compute-in-memory accelerator
+design", arXiv 2404.06553 (hwcomponents-adc 1.0.21), over B. Murmann's survey. Resolution is taken as effective
+bits. Below 4 bits the fit leaves its data and rises again, so a smaller converter is priced as one of 4 bits.
+
+By architecture, at `bits` = b:
+  sar    (100 b + 0.001 4^b) fF V^2, 10^(1.206 - 0.0369 b) 2^b um2, 28 nm (ZigZag-IMC, fitted to silicon)
+  flash  2^b - 1 comparators of NeuroSim
+  ramp   one comparator of NeuroSim that decides at each of 2^b steps until the ramp crosses the input, a latch
+         and, shared by `shared_counter` columns, the counter
+  cco    an oscillator whose periods are counted: as many as the output code
 """
 
 from __future__ import annotations
 
 from math import exp, log, log10
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cimsim.component import CheckPoint, Component, Source, band
-from cimsim.scaling import Technology, nominal, nominal_supply_v, supply_factor
+from cimsim.components.logic import (
+    COMPARATOR_PJ,
+    COMPARATOR_UM2,
+    FLIP_FLOP_PJ,
+    FLIP_FLOP_UM2,
+    NEUROSIM,
+    area_at,
+    energy_at,
+)
+from cimsim.scaling import Technology, area_factor, energy_factor, nominal, nominal_supply_v, supply_factor
 
 FEWEST_FITTED_BITS = 4
+ZIGZAG_TECH = Technology(28, 0.9)
+PS_PER_S = 10**12
+NEURRAM_STEP = {"step_pj": 0.3, "step_nm": 130, "step_v": 1.8, "step_ps": 300_000}
 
 
 def _checks(bits: int, rate_hz: int, node_nm: float, pj: float, um2: float) -> tuple[CheckPoint, CheckPoint]:
@@ -27,8 +45,17 @@ def _checks(bits: int, rate_hz: int, node_nm: float, pj: float, um2: float) -> t
     )
 
 
+def _by_architecture(architecture: str, bits: int) -> dict[str, Any]:
+    return {"architecture": architecture, "law": "architecture", "bits": bits, "peak_rate_hz": 100_000_000}
+
+
 class Adc(Component):
-    """One converter of `bits` bits at `peak_rate_hz` conversions a second."""
+    """One converter of `bits` bits at `peak_rate_hz` conversions a second.
+
+    `step_ps` states the time of one step instead (bits of a SAR, one of a flash, 2^bits of ramps and oscillators);
+    the rate follows. `step_pj` states the energy of one step at `step_nm` and `step_v`. `tapers`: a later input step
+    carries lower bits, and is converted with as many bits fewer as those before it carried.
+    """
 
     ACTIONS: ClassVar = ("convert",)
     SOURCES: ClassVar = (
@@ -39,28 +66,130 @@ class Adc(Component):
             + _checks(8, 200_000_000, 22, 0.847225, 2492.48)
             + _checks(10, 100_000_000, 65, 12.5425, 14442.7),
         ),
+        Source(
+            "by architecture, sar: J. Sun et al., ZigZag-IMC, ICCAD 2023, 28 nm, fitted to silicon",
+            (
+                CheckPoint(_by_architecture("sar", 4), ZIGZAG_TECH, "convert", 0.324207, 0.001),
+                CheckPoint(_by_architecture("sar", 8), ZIGZAG_TECH, "convert", 0.701084, 0.001),
+                CheckPoint(_by_architecture("sar", 6), ZIGZAG_TECH, "area_um2", 617.703, 0.001),
+            ),
+        ),
+        Source(
+            f"by architecture, flash: multi-level sense amplifiers of {NEUROSIM}, 16 for 128 columns",
+            (
+                CheckPoint(_by_architecture("flash", 5), nominal(22), "convert", 0.0603763, 0.01),
+                CheckPoint(_by_architecture("flash", 8), nominal(22), "convert", 0.494031, 0.01),
+                CheckPoint(_by_architecture("flash", 8), nominal(32), "convert", 0.975572, 0.01),
+                CheckPoint(_by_architecture("flash", 5), nominal(65), "convert", 0.335188, 0.01),
+                CheckPoint(_by_architecture("flash", 5), nominal(22), "area_um2", 6683.53 / 16, 0.15),
+                CheckPoint(_by_architecture("flash", 8), nominal(22), "area_um2", 70803 / 16, 0.15),
+            ),
+        ),
+        Source(
+            "stated steps: NeuRRAM (Nature 2022), 130 nm, 1.8 V, 0.3 pJ and 0.3 us each (accelergy tables)",
+            (CheckPoint({"bits": 6, **NEURRAM_STEP}, Technology(130, 1.8), "convert", 1.8, 0.001),),
+        ),
     )
     ASSUMPTIONS: ClassVar = (
         band("energy_scale", 0.275, 1, 3.5, "x", "one design against the survey: CiMLoop's macros (ISPASS 2024)"),
+        band("area_scale", 0.25, 1, 2, "x", "low, CiMLoop's macros; high, the scatter of the survey"),
+        band("mean_code_fraction", 0, 0.5, 1, "of 2^bits", "ramp, cco: the mean output code sets how long they work"),
+        band("decision_scale", 0.3, 1, 5, "x", "ramp: NeuroSim's comparator; high, NeuRRAM's 0.3 pJ at 130 nm"),
+        band(
+            "count_factor",
+            *(2, 20, 120),
+            "flip-flops",
+            "cco: energy of one period; low, the counter alone; high, half of HERMES' (VLSI 2021) whole energy",
+        ),
     )
 
     kind: Literal["adc"] = "adc"
     bits: int = Field(ge=1, le=12)
     peak_rate_hz: int = Field(gt=0, le=10**12)
+    architecture: Literal["sar", "flash", "ramp", "cco"] = "sar"
+    law: Literal["survey", "architecture"] = "survey"
+    step_ps: int | None = Field(default=None, gt=0)
+    step_pj: float | None = Field(default=None, gt=0)
+    step_nm: float | None = Field(default=None, ge=5, le=130)
+    step_v: float | None = Field(default=None, gt=0)
+    tapers: bool = False
+    shared_counter: int = Field(default=1, ge=1)
     energy_scale: float = Field(default=1.0, gt=0)
+    area_scale: float = Field(default=1.0, gt=0)
+    mean_code_fraction: float = Field(default=0.5, ge=0, le=1)
+    decision_scale: float = Field(default=1.0, gt=0)
+    count_factor: float = Field(default=20.0, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_follows_steps(cls, raw: Any) -> Any:
+        """With `step_ps` the rate is a consequence; bad values are left for the fields to name."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("step_ps"), int) or raw["step_ps"] < 1:
+            return raw
+        bits, architecture = raw.get("bits"), raw.get("architecture", "sar")
+        if not isinstance(bits, int) or not 1 <= bits <= cls.MOST_BITS:
+            return raw
+        return raw | {"peak_rate_hz": PS_PER_S // (_num_steps(architecture, bits) * raw["step_ps"])}
+
+    @model_validator(mode="after")
+    def _steps_are_whole(self) -> Self:
+        if self.step_pj is not None and (self.step_nm is None or self.step_v is None):
+            raise ValueError("step_pj: needs step_nm and step_v beside it (where that energy was measured)")
+        if self.tapers and self.step_ps is None:
+            raise ValueError("tapers = True: needs step_ps (fewer bits take fewer steps)")
+        return self
+
+    MOST_BITS: ClassVar[int] = 12
+
+    def num_steps(self, bits: int) -> int:
+        """Steps of a conversion of so many bits."""
+        return _num_steps(self.architecture, bits)
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
-        """The regression holds at the node's usual supply; V^2 around it."""
-        at_nominal = self._nominal_pj(tech.node_nm)
-        return at_nominal * supply_factor(nominal_supply_v(tech.node_nm), tech.supply_v) * self.energy_scale
+        return self._convert_pj(tech) * self.energy_scale
 
     def base_area_um2(self, tech: Technology) -> float:
-        log_um2 = 1.346192 + 0.993279 * log(tech.node_nm) + 0.180715 * log(self.peak_rate_hz)
-        return exp(log_um2 + 0.299124 * log(self._nominal_pj(tech.node_nm)))
+        return self._design_um2(tech) * self.area_scale
 
-    def _nominal_pj(self, node_nm: float) -> float:
+    def _convert_pj(self, tech: Technology) -> float:
+        if self.step_pj is not None:
+            then = Technology(self.step_nm or tech.node_nm, self.step_v or tech.supply_v)
+            return self.step_pj * self.num_steps(self.bits) * energy_factor(then, tech)
+        if self.law == "survey":  # it holds at the node's usual supply; V^2 around it
+            at_usual = self._survey_pj(tech.node_nm)
+            return at_usual * supply_factor(nominal_supply_v(tech.node_nm), tech.supply_v)
+        levels, worked = 2**self.bits, 2**self.bits * self.mean_code_fraction
+        flip_flop_pj = energy_at(FLIP_FLOP_PJ, tech)
+        if self.architecture == "sar":
+            at_28nm = (0.1 * self.bits + 1e-6 * 4**self.bits) * ZIGZAG_TECH.supply_v**2
+            return at_28nm * energy_factor(ZIGZAG_TECH, tech)
+        if self.architecture == "flash":
+            return energy_at(COMPARATOR_PJ, tech) * (levels - 1)
+        if self.architecture == "cco":
+            return flip_flop_pj * (self.count_factor * worked + self.bits)
+        counter = 2 * levels / self.shared_counter  # a binary counter changes two bits a step
+        return energy_at(COMPARATOR_PJ, tech) * self.decision_scale * worked + flip_flop_pj * (counter + self.bits)
+
+    def _design_um2(self, tech: Technology) -> float:
+        if self.law == "survey":
+            log_um2 = 1.346192 + 0.993279 * log(tech.node_nm) + 0.180715 * log(self.peak_rate_hz)
+            return exp(log_um2 + 0.299124 * log(self._survey_pj(tech.node_nm)))
+        comparator, flip_flop = area_at(COMPARATOR_UM2, tech), area_at(FLIP_FLOP_UM2, tech)
+        if self.architecture == "sar":
+            at_28nm = 10 ** (1.206 - 0.0369 * self.bits) * 2**self.bits
+            return at_28nm * area_factor(ZIGZAG_TECH.node_nm, tech.node_nm)
+        if self.architecture == "flash":
+            return comparator * (2**self.bits - 1)
+        counter = self.bits / (self.shared_counter if self.architecture == "ramp" else 1)
+        return comparator + flip_flop * (self.bits + counter)
+
+    def _survey_pj(self, node_nm: float) -> float:
         bits = max(self.bits, FEWEST_FITTED_BITS)
         sndr_db = 20 * log10(2) * bits + 10 * log10(1.5)  # 6.02 bits + 1.76, an ideal quantizer
         schreier_db = min(213.781 - 2.8719 * log(self.peak_rate_hz), 128.307 + 3.2205 * bits)
         spread = exp(26.04962 + 1.880037 * log(node_nm) - 2.829126 * log(bits) - 1.470202)
         return 0.5 * 10 ** ((sndr_db - schreier_db) / 10) * spread
+
+
+def _num_steps(architecture: str, bits: int) -> int:
+    return {"sar": bits, "flash": 1}.get(architecture, 1 << bits)

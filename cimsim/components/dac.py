@@ -1,23 +1,33 @@
-"""Row driver or digital-to-analogue converter of one word line."""
+"""Row driver or digital-to-analogue converter of one word line: by amplitude, by count or by width of pulses."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from cimsim.component import CheckPoint, Component, Source
+from cimsim.component import CheckPoint, Component, Source, band
 from cimsim.components.logic import NEUROSIM
-from cimsim.scaling import Technology, area_factor, energy_factor
+from cimsim.scaling import Technology, area_factor, energy_factor, nominal
 
 ZIGZAG_TECH = Technology(28, 0.9)
 CAPACITANCE_FF_PER_BIT = 50.0  # ZigZag-IMC, 28 nm, fitted to silicon: (50 fF x bits) V^2 per drive
 ROW_DRIVER_UM2, ROW_DRIVER_NM = 417.138 / 128, 22  # NeuroSim V1.3, row drivers of a 128 x 128 SRAM array
 BRAHMS_UM2, BRAHMS_NM, BRAHMS_BITS = 438.0, 40, 8  # BRAHMS 8-bit DAC
+TIMELY_PJ, TIMELY_UM2, TIMELY_NM, TIMELY_BITS = 0.0375, 240.0, 65, 8  # TIMELY, 8-bit digital-to-time converter
 
 
 class Dac(Component):
-    """Drives one row for one input step of `bits` bits."""
+    """Drives one row for one input step of at most `bits` bits.
+
+    `design`: `amplitude` (a driver, or a capacitive converter of several bits), `resistor_ladder` (`hold_ps` under
+    its static current), `pulse_count` (2^b - 1 pulses for b bits) or `pwm` (one pulse of up to 2^b units). With
+    `holds` a pulse count goes bit by bit: the line is driven once for bit i and integrated 2^i times.
+    An input of more bits takes several steps, most significant first, `max_steps` at most: the last takes the rest.
+    A `bipolar` driver gives either sign, so that a signed input's sign is no bit of the step.
+    `load_ff`, swung by `swing_v` from a rail of `rail_v`, states the line's own energy; `rail_v` and `swing_v` are
+    the supply unless stated.
+    """
 
     ACTIONS: ClassVar = ("drive",)
     SOURCES: ClassVar = (
@@ -32,16 +42,78 @@ class Dac(Component):
                 CheckPoint({"bits": 8}, Technology(40, 0.9), "area_um2", 438.0, 0.001),
             ),
         ),
+        Source(
+            "pwm, linear in bits: TIMELY, ISCA 2020, 65 nm, 8-bit digital-to-time converter (accelergy tables)",
+            (
+                CheckPoint({"bits": 8, "design": "pwm"}, nominal(65), "drive", 0.0375, 0.001),
+                CheckPoint({"bits": 8, "design": "pwm"}, nominal(65), "area_um2", 240.0, 0.001),
+            ),
+        ),
+    )
+    ASSUMPTIONS: ClassVar = (
+        band("energy_scale", 0.07, 1, 3, "x", "one design against the fit: low, MNSIM's 1-bit driver; high, ISAAC's"),
+        band("ladder_ohm", 1_000, 20_000, 200_000, "ohm", "resistor ladder, end to end: no published figure"),
     )
 
     kind: Literal["dac"] = "dac"
     bits: int = Field(ge=1, le=8)
+    design: Literal["amplitude", "resistor_ladder", "pulse_count", "pwm"] = "amplitude"
+    holds: bool = False
+    max_steps: int | None = Field(default=None, ge=1)
+    bipolar: bool = False
+    hold_ps: int | None = Field(default=None, gt=0)
+    ladder_ohm: float = Field(default=20_000, gt=0)
+    load_ff: float | None = Field(default=None, ge=0)
+    swing_v: float | None = Field(default=None, gt=0)
+    rail_v: float | None = Field(default=None, gt=0)
+    energy_scale: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _design_is_whole(self) -> Self:
+        if self.design == "resistor_ladder" and self.hold_ps is None:
+            raise ValueError("hold_ps: this key is required with design: resistor_ladder (its current flows so long)")
+        if self.holds and self.design != "pulse_count":
+            raise ValueError("holds = True: needs design: pulse_count")
+        return self
+
+    def step_bits(self, input_bits: int) -> tuple[int, ...]:
+        """Bits of each step of an input of `input_bits` bits (its sign, if the driver is bipolar, among them)."""
+        left = max(1, input_bits - 1) if self.bipolar else input_bits
+        steps: list[int] = []
+        while left > 0:
+            is_last = self.max_steps is not None and len(steps) + 1 == self.max_steps
+            steps.append(left if is_last else min(self.bits, left))
+            left -= steps[-1]
+        return tuple(steps)
+
+    def pulses(self, bits: int) -> int:
+        """Time units in which cells conduct in a step of so many bits, each of one pulse's length."""
+        return {"pulse_count": (1 << bits) - 1, "pwm": 1 << bits}.get(self.design, 1)
+
+    def drives(self, bits: int) -> int:
+        """How often the line is driven in a step of so many bits."""
+        if self.design != "pulse_count":
+            return 1
+        return bits if self.holds else (1 << bits) - 1
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
-        at_28nm = CAPACITANCE_FF_PER_BIT * self.bits * ZIGZAG_TECH.supply_v**2 * 1e-3
-        return at_28nm * energy_factor(ZIGZAG_TECH, tech)
+        """One drive of the line."""
+        if self.load_ff is not None:
+            line_pj = self.load_ff * 1e-3 * (self.swing_v or tech.supply_v) * (self.rail_v or tech.supply_v)
+        elif self.design == "pwm":
+            line_pj = TIMELY_PJ * self.bits / TIMELY_BITS * energy_factor(nominal(TIMELY_NM), tech)
+        else:
+            bits = 1 if self.design == "pulse_count" else self.bits
+            at_28nm = CAPACITANCE_FF_PER_BIT * bits * ZIGZAG_TECH.supply_v**2 * 1e-3
+            line_pj = at_28nm * energy_factor(ZIGZAG_TECH, tech)
+        ladder_pj = tech.supply_v**2 / self.ladder_ohm * (self.hold_ps or 0)
+        return (line_pj + (ladder_pj if self.design == "resistor_ladder" else 0.0)) * self.energy_scale
 
     def base_area_um2(self, tech: Technology) -> float:
         one = ROW_DRIVER_UM2 * area_factor(ROW_DRIVER_NM, tech.node_nm)
+        if self.design == "pulse_count":
+            return one
+        if self.design == "pwm":
+            return TIMELY_UM2 * self.bits / TIMELY_BITS * area_factor(TIMELY_NM, tech.node_nm)
         eight = BRAHMS_UM2 * area_factor(BRAHMS_NM, tech.node_nm)
         return one + (eight - one) * (self.bits - 1) / (BRAHMS_BITS - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,7 +17,8 @@ SQUARE_UM_PER_F2_NM2 = 1e-6
 class MemoryArray(Component):
     """`rows` x `columns` cells of `cell_bits` bits that hold weights, `rows_on` word lines used together.
 
-    `write_ps` is the time of writing one word line (write-verify included).
+    `write_ps` is the time of writing one word line (write-verify included). `weight_sets`: each place in the
+    array has so many cells, one of which is used at a time.
     """
 
     IS_ARRAY: ClassVar = True
@@ -25,25 +27,40 @@ class MemoryArray(Component):
     columns: int = Field(ge=1, le=4096)
     rows_on: int = Field(ge=1)
     cell_bits: int = Field(ge=1, le=4)
-    write_ps: int = Field(gt=0)
-    encoding: Literal["offset", "twos_complement", "differential"]
+    write_ps: int | None = Field(default=None, gt=0)
+    encoding: Literal["offset", "twos_complement", "differential", "sign_magnitude", "xnor"]
     double_buffered: bool = False
+    weight_sets: int = Field(default=1, ge=1, le=256)
     endurance_writes: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
-    def _rows_on_fit(self) -> Self:
+    def _shape_is_possible(self) -> Self:
         if self.rows_on > self.rows:
             raise ValueError(f"rows_on = {self.rows_on}: must be <= rows = {self.rows}")
+        if self.encoding in ("twos_complement", "xnor") and self.cell_bits != 1:
+            raise ValueError(f"cell_bits = {self.cell_bits}: must be 1 with encoding: {self.encoding}")
+        if self.is_writable and self.write_ps is None:
+            raise ValueError("write_ps: this key is required (time to write one word line)")
         return self
 
     @property
+    def is_writable(self) -> bool:
+        """Whether weights can be replaced; a layer on other arrays must be resident."""
+        return True
+
+    @property
     def num_cells(self) -> int:
-        """Cells of one array, counted once when double buffered."""
+        """Cells in use at a time in one array: counted once, however many sets of weights it holds."""
         return self.rows * self.columns
 
     @property
     def copies(self) -> int:
-        return 2 if self.double_buffered else 1
+        """Cells in the place of one: a second set to load while the first computes, and sets to choose from."""
+        return self.weight_sets * (2 if self.double_buffered else 1)
+
+    def columns_per_output(self, array_bits: int) -> int:
+        """Columns that one output of `array_bits`-bit weights takes: its slices, twice for differential pairs."""
+        return ceil(array_bits / self.cell_bits) * (2 if self.encoding == "differential" else 1)
 
     def cells_um2(self, cell_f2: float, tech: Technology) -> float:
         """Area of all cells, each of `cell_f2` squares of the node."""
