@@ -58,7 +58,7 @@ STUDY_PROBLEMS = [
     ("seeds", [-1], "seeds.0 = -1: Input should be greater than or equal to 0"),
     ("seeds", [1, 1], "seeds: must have each value once, but 1 is repeated"),
     ("chips", [], "chips: must have at least one value"),
-    ("chips.0.chip", "issac", "chips.0.chip = 'issac': no such chip file or ready chip (ready: isaac, sram-rom"),
+    ("chips.0.chip", "issac", "chips.0.chip = 'issac': no such chip file or ready chip (ready: "),
     ("chips.0.budgets", [0], "chips.0.budgets.0 = 0: Input should be greater than 0"),
     ("chips.0.budgets", [0.5, 0.5000000001], "chips.0.budgets: must have each value once, but 0.5 is repeated"),
     ("chips.0.vary", {"adc.bits": 5}, "chips.0.vary.adc.bits = 5: Input should be a valid list"),
@@ -178,7 +178,7 @@ NETWORK = {
                          "kernel": [3, 3]}}],
 }  # fmt: skip
 NETWORK_PROBLEMS = [
-    ("shape", [3], "shape: unknown key (known: name, input_shape, nodes)"),
+    ("shape", [3], "shape: unknown key (known: name, input_shape, nodes, batch)"),
     ("nodes.0.layer.filters", 8, "nodes.0.layer.filters: unknown key (known: name, kind, in_channels"),
     ("input_shape", REMOVED, "input_shape: this key is required"),
     ("nodes", [], "nodes: at least one must be a layer"),
