@@ -140,7 +140,7 @@ def _quantizers(
 
 def quantizer_of(module: nn.Module) -> Quantizer | None:
     """The quantizer of this layer's weight, if it has one."""
-    if not parametrize.is_parametrized(module, "weight"):
+    if "parametrizations" not in module._modules or not parametrize.is_parametrized(module, "weight"):
         return None
     chain = getattr(module.parametrizations, "weight")  # noqa: B009
     return _quantizer_in(chain)

@@ -64,6 +64,7 @@ class Codebook(nn.Module):
         self.entries = nn.Parameter(entries.clone(), requires_grad=is_trained)
         self.register_buffer("counts", torch.ones(len(entries)))
         self.register_buffer("sums", entries.detach().clone())
+        self._last: tuple[Tensor, Book] | None = None  # entries and their roundings: the layers of a step share them
 
     @classmethod
     def fit(
@@ -79,8 +80,13 @@ class Codebook(nn.Module):
         return cls(fmt, fit_entries(pool, fmt, seed, recipe), seed, recipe)
 
     def stored(self) -> Book:
-        """The entries rounded to `entry_bits` signed bits; entries of one bit are signs, -1 or 1."""
+        """The entries rounded to `entry_bits` signed bits; entries of one bit are signs, -1 or 1. Not to be changed."""
         entries = self.entries.detach()
+        if self._last is None or self._last[0].device != entries.device or not torch.equal(self._last[0], entries):
+            self._last = entries.clone(), self._rounded(entries)
+        return self._last[1]
+
+    def _rounded(self, entries: Tensor) -> Book:
         if self.fmt.entry_bits == 1:
             return Book(torch.where(entries < 0, -1.0, 1.0), torch.ones((), device=entries.device))
         largest = 2 ** (self.fmt.entry_bits - 1) - 1

@@ -1,13 +1,13 @@
 """What codewords and their vectors give each other: a choice, a scale, a value, and the sum of gradients.
 
-One pass over memory each, for float32 on the CPU; elsewhere plain torch. Vectors [R, n, d] come in R rows that have
-a scale each; codes [R, n] name entries of a book [K, d]. Sums run in the order of the vectors, so that the same
-input always gives the same bits.
+One pass over memory each, for float32 on the CPU; elsewhere plain torch. A row [L] is cut into n = ceil(L / d) vectors,
+of which the last may be padded with zeros; R rows [R, L] have a scale each. Codes [R, n] name entries of a book [K, d].
+Sums run in the order of the vectors, so that the same input always gives the same bits.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,45 +15,53 @@ import torch
 from numba import njit
 from numba.core.dispatcher import Dispatcher
 from torch import Tensor
+from torch.nn import functional
 
 from qat.assign import MAX_LENGTH, best_match, best_match_into
 
+_MAX_KNOWN = 32  # books whose angles are remembered: layers share them, and roundings change seldom
+
 
 class Fit(NamedTuple):
-    """Rows of vectors as codes [R, n], a scale for each row [R], and what these decode to, [R, n, d]."""
+    """Rows as codes [R, n], a scale for each row [R], and what these decode to, [R, L]."""
 
     codes: Tensor
     scale: Tensor
     rows: Tensor
 
 
-def fit_rows(v: Tensor, book: Tensor, length: int, min_scale: float) -> Fit:
-    """Of each vector the entry at the least angle, and of each row the scale that fits its `length` elements best.
+def fit_rows(rows: Tensor, book: Tensor, min_scale: float) -> Fit:
+    """Of each vector the entry at the least angle, and of each row [R, L] the scale that fits it best.
 
-    What is beyond `length` in a row [n * d] is padding. Entries [K, d] are integers; one that points the same way as
-    an earlier one is never chosen. A row that points away from all its entries gets `min_scale`.
+    Entries [K, d] are integers; one that points the same way as an earlier one is never chosen. A row that points
+    away from all its entries gets `min_scale`.
     """
-    if v.shape[2] > MAX_LENGTH or not _is_simple(v, book):
-        return fit_rows_torch(v, book, length, min_scale)
-    x, integers = _arrays(v, book)
-    codes, scale, rows = np.empty(x.shape[:2], np.int64), np.empty(len(x), np.float32), np.empty_like(x)
+    d = book.shape[1]
+    if d > MAX_LENGTH or not _is_simple(rows, book):
+        return fit_rows_torch(rows, book, min_scale)
+    x, integers = _arrays(rows, book)
+    codes = np.empty((len(x), -(-x.shape[1] // d)), np.int64)
+    scale, out = np.empty(len(x), np.float32), np.empty_like(x)
     directions, bias, squares = _angles(integers, False)
-    best_match_into(x.reshape(-1, x.shape[2]), directions, bias, codes.reshape(-1))
-    kernels = _kernels(x.shape[2])
-    kernels.project(x, codes, integers, squares, length, scale)
-    np.maximum(scale, np.float32(min_scale), out=scale)
-    kernels.take(codes, integers, scale, rows)
-    return Fit(*(torch.from_numpy(array) for array in (codes, scale, rows)))
+    whole = x
+    if x.shape[1] % d:
+        whole = np.zeros((len(x), codes.shape[1] * d), np.float32)
+        whole[:, : x.shape[1]] = x
+    best_match_into(whole.reshape(-1, d), directions, bias, codes.reshape(-1))
+    kernels = _kernels(d)
+    kernels.project(x, codes, integers, squares, np.float32(min_scale), scale)
+    kernels.take(codes, integers, scale, out)
+    return Fit(torch.from_numpy(codes), torch.from_numpy(scale), torch.from_numpy(out))
 
 
-def fit_rows_torch(v: Tensor, book: Tensor, length: int, min_scale: float) -> Fit:
+def fit_rows_torch(rows: Tensor, book: Tensor, min_scale: float) -> Fit:
     """`fit_rows` for any device and type."""
-    directions, bias = angle_book(book)
-    codes = best_match(v.detach().flatten(0, 1), directions, bias).view(v.shape[:2])
-    entries = book[codes].flatten(1)[:, :length]
-    along, squares = (v.detach().flatten(1)[:, :length] * entries).sum(1), entries.square().sum(1)
-    scale = (along / squares.clamp_min(1.0)).clamp_min(min_scale)
-    return Fit(codes, scale, scaled_entries(codes, book, scale))
+    x, (directions, bias) = rows.detach(), angle_book(book)
+    vectors = functional.pad(x, (0, -x.shape[1] % book.shape[1])).view(len(x), -1, book.shape[1])
+    codes = best_match(vectors.flatten(0, 1), directions, bias).view(vectors.shape[:2])
+    entries = book[codes].flatten(1)[:, : x.shape[1]]
+    scale = ((x * entries).sum(1) / entries.square().sum(1).clamp_min(1.0)).clamp_min(min_scale)
+    return Fit(codes, scale, entries * scale[:, None])
 
 
 def angle_book(book: Tensor, is_signed: bool = False) -> tuple[Tensor, Tensor]:
@@ -70,23 +78,23 @@ def scaled_entries(codes: Tensor, book: Tensor, scale: Tensor) -> Tensor:
     if not _is_simple(scale, book, codes):
         return book[codes] * scale[:, None, None]
     out = torch.empty(*codes.shape, book.shape[1])
-    _kernels(book.shape[1]).take(*_arrays(codes, book, scale.expand(len(codes))), out.numpy())
+    _kernels(book.shape[1]).take(*_arrays(codes, book, scale.expand(len(codes))), out.flatten(1).numpy())
     return out
 
 
-def sum_by_index(index: Tensor, rows: Tensor, num_rows: int, scale: Tensor | None = None) -> Tensor:
-    """Sum of the vectors [N, d] that share an index [N] -> [num_rows, d].
+def sum_by_index(index: Tensor, rows: Tensor, num_rows: int) -> Tensor:
+    """Sum of the vectors [N, d] that share an index [N] -> [num_rows, d]."""
+    return sum_rows(index[None], rows.reshape(1, -1), rows.new_ones(1), (num_rows, rows.shape[1]))
 
-    Or of vectors [R, n, d] by an index [R, n], each times its row's scale [R] (or [1]).
-    """
-    if scale is None:
-        index, rows = index[None], rows[None]
-    scale = rows.new_ones(1) if scale is None else scale
-    if not _is_simple(rows, scale, index):
-        scaled = (rows * scale[:, None, None]).flatten(0, 1)
-        return scaled.new_zeros(num_rows, rows.shape[2]).index_add_(0, index.flatten(), scaled)
-    total = np.zeros((num_rows, rows.shape[2]))
-    _kernels(rows.shape[2]).scatter(*_arrays(index, rows, scale.expand(len(rows))), total)
+
+def sum_rows(codes: Tensor, rows: Tensor, scale: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Sum of the vectors of rows [R, L] that share a code [R, n], each times its row's scale [R] -> `shape` (K, d)."""
+    d = shape[1]
+    if not _is_simple(rows, scale, codes):
+        scaled = functional.pad(rows * scale[:, None], (0, -rows.shape[1] % d)).view(-1, d)
+        return scaled.new_zeros(shape).index_add_(0, codes.flatten(), scaled)
+    total = np.zeros(shape)
+    _kernels(d).scatter(*_arrays(codes, rows, scale), total)
     return torch.from_numpy(total.astype(np.float32))
 
 
@@ -100,8 +108,16 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def _angles(integers: np.ndarray, is_signed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions [K, d], bias [K] and squared lengths [K] of integer entries."""
-    directions, bias, squares = np.empty_like(integers), *np.empty((2, len(integers)), integers.dtype)
+    """Directions [K, d], bias [K] and squared lengths [K] of integer entries; not to be changed."""
+    return _known_angles(integers.tobytes(), integers.dtype, integers.shape, is_signed)
+
+
+@lru_cache(maxsize=_MAX_KNOWN)
+def _known_angles(
+    stored: bytes, dtype: np.dtype, shape: tuple[int, int], is_signed: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    integers = np.frombuffer(bytearray(stored), dtype).reshape(shape)
+    directions, bias, squares = np.empty_like(integers), *np.empty((2, len(integers)), dtype)
     places = np.full(1 << (2 * len(integers)).bit_length(), -1)
     _fill_angles(integers, is_signed, places, directions, bias, squares)
     return directions, bias, squares
@@ -146,38 +162,44 @@ def _kernels(d: int) -> _Kernels:
     """The kernels for vectors of this length, a constant to the compiler."""
 
     @njit(cache=True, nogil=True)
-    def project(v, codes, book, squares, length, scale):
-        num_whole = length // d
-        for r in range(len(v)):
+    def project(rows, codes, book, squares, min_scale, scale):
+        num_whole = rows.shape[1] // d
+        for r in range(len(rows)):
             along, size = 0.0, 0.0
             for i in range(num_whole):
                 k, product = codes[r, i], np.float32(0)
                 for j in range(d):
-                    product += v[r, i, j] * book[k, j]
+                    product += rows[r, i * d + j] * book[k, j]
                 along += product
                 size += squares[k]
-            for j in range(length - num_whole * d):  # of a last vector with padding
+            for j in range(rows.shape[1] - num_whole * d):  # of a last vector with padding
                 entry = book[codes[r, num_whole], j]
-                along += v[r, num_whole, j] * entry
+                along += rows[r, num_whole * d + j] * entry
                 size += entry * entry
-            scale[r] = along / max(size, 1.0)
+            scale[r] = max(np.float32(along / max(size, 1.0)), min_scale)
 
     @njit(cache=True, nogil=True)
     def take(codes, book, scale, out):
-        for r in range(len(codes)):
+        num_whole = out.shape[1] // d
+        for r in range(len(out)):
             factor = scale[r]
-            for i in range(codes.shape[1]):
+            for i in range(num_whole):
                 k = codes[r, i]
                 for j in range(d):
-                    out[r, i, j] = book[k, j] * factor
+                    out[r, i * d + j] = book[k, j] * factor
+            for j in range(out.shape[1] - num_whole * d):
+                out[r, num_whole * d + j] = book[codes[r, num_whole], j] * factor
 
     @njit(cache=True, nogil=True)
-    def scatter(index, rows, scale, total):
+    def scatter(codes, rows, scale, total):
+        num_whole = rows.shape[1] // d
         for r in range(len(rows)):
             factor = scale[r]
-            for i in range(rows.shape[1]):
-                k = index[r, i]
+            for i in range(num_whole):
+                k = codes[r, i]
                 for j in range(d):
-                    total[k, j] += rows[r, i, j] * factor
+                    total[k, j] += rows[r, i * d + j] * factor
+            for j in range(rows.shape[1] - num_whole * d):
+                total[codes[r, num_whole], j] += rows[r, num_whole * d + j] * factor
 
     return _Kernels(project, take, scatter)

@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qat.quantizer import MIN_SCALE, Encoded, Projected, Quantizer, from_vectors, require_finite, utilisation, vectors
+from qat.quantizer import (
+    MIN_SCALE,
+    Encoded,
+    Projected,
+    Quantizer,
+    from_vectors,
+    require_finite,
+    utilisation,
+    vectors,
+    without_autocast,
+)
 from qat.recipe import DEFAULT, Recipe
 from workloads.format import GROUP_SCALE_BITS, WeightFormat
 
@@ -108,7 +118,7 @@ class LevelQuantizer(Quantizer):
         return Encoded(self.fmt, tuple(w.shape), codes, step / LARGEST, self.multiples.long())
 
     def gradients(self, grad: Tensor, saved: Any) -> tuple[Tensor, ...]:
-        with torch.autocast(grad.device.type, enabled=False):
+        with without_autocast(grad):
             shares = self.shares(grad.shape)
             if shares is None:
                 return self.placed_gradients(grad.float(), saved)

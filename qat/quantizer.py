@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from math import prod
 from typing import Any, NamedTuple
@@ -135,14 +136,14 @@ class Quantizer(nn.Module, ABC):
 
     def value(self, w: Tensor) -> tuple[Tensor, Any]:
         """The quantized weight, and what `gradients` needs."""
-        with torch.autocast(w.device.type, enabled=False):
+        with without_autocast(w):
             integers, scale, saved = self.project(rotated(w.detach().float(), self.fmt.rotation))
             return unrotated(integers, self.fmt.rotation) * per_channel(scale, integers), saved
 
     def gradients(self, grad: Tensor, saved: Any) -> tuple[Tensor, ...]:
         """Of the weight, and of `trained()`, for the gradient of the quantized weight."""
         block = self.fmt.rotation
-        with torch.autocast(grad.device.type, enabled=False):
+        with without_autocast(grad):
             if not block:
                 grad = grad.float()
                 return self.weight_gradient(grad, saved), *self.parameter_gradients(grad, saved)
@@ -192,6 +193,12 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weight, *parameters = ctx.quantizer.gradients(grads[0], ctx.saved)
         return weight.to(ctx.dtype), None, *parameters
+
+
+def without_autocast(values: Tensor) -> AbstractContextManager[object]:
+    """Full precision where these values are; costs nothing where nobody asked for less."""
+    kind = values.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 @cache
@@ -246,20 +253,24 @@ def root_mean_square(w: Tensor, fmt: WeightFormat) -> Tensor:
     return (channel_sums(w.square(), fmt) / count).sqrt().clamp_min(MIN_SCALE)
 
 
+def rows_of(w: Tensor, axis: str = "in") -> Tensor:
+    """Weight [O, ...] -> the rows [R, L] that are cut into vectors."""
+    if axis == "in":
+        return w.movedim(1, -1).reshape(len(w), -1)
+    if axis == "out":
+        return w.movedim(1, -1).reshape(len(w), -1).T
+    return w.reshape(len(w) if axis == "kernel" else 1, -1)
+
+
 def vectors(w: Tensor, d: int, axis: str = "in") -> Tensor:
     """Weight [O, ...] -> vectors [R, n, d]; the torch twin of workloads.codec.to_vectors."""
-    if axis == "in":
-        rows = w.movedim(1, -1).reshape(len(w), -1)
-    elif axis == "out":
-        rows = w.movedim(1, -1).reshape(len(w), -1).T
-    else:
-        rows = w.reshape(len(w) if axis == "kernel" else 1, -1)
+    rows = rows_of(w, axis)
     padding = -rows.shape[1] % d
     return (functional.pad(rows, (0, padding)) if padding else rows).reshape(len(rows), -1, d)
 
 
 def from_vectors(v: Tensor, shape: torch.Size, axis: str = "in") -> Tensor:
-    """Inverse of `vectors`: [R, n, d] -> weight of `shape`."""
+    """Inverse of `vectors`: [R, n, d], or without the padding [R, L] -> weight of `shape`."""
     outputs, channels, *kernel = shape
     rows = v.reshape(len(v), -1)
     if axis in ("kernel", "flat"):
@@ -279,7 +290,7 @@ def is_padding(shape: torch.Size, fmt: WeightFormat) -> Tensor | None:
 def require_finite(w: Tensor) -> None:
     """Raises ValueError if any weight is NaN, infinite, or so large that its square would be."""
     low, high = w.detach().aminmax()
-    if not (low > -MAX_WEIGHT and high < MAX_WEIGHT):  # a NaN compares false
+    if not (low.item() > -MAX_WEIGHT and high.item() < MAX_WEIGHT):  # a NaN compares false
         bad = int((~(w.detach().abs() < MAX_WEIGHT)).sum())
         raise ValueError(f"weight: {bad} of {w.numel()} values: must be finite and below {MAX_WEIGHT:g}")
 

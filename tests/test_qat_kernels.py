@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from qat.assign import best_match, best_match_torch
-from qat.codewords import angle_book, fit_rows, fit_rows_torch, scaled_entries, sum_by_index
+from qat.codewords import angle_book, fit_rows, fit_rows_torch, scaled_entries, sum_by_index, sum_rows
 from qat.e8 import E8Code, e8_code, encode_e8
 from qat.nearest import LANES, nearest_d4, nearest_e8
 from workloads.lattice import GRID, SHIFTS, class_index, lattice_table, nearest_point
@@ -101,20 +101,19 @@ def test_entries_that_point_like_an_earlier_one_are_found(num_entries, d, larges
 def test_fitted_rows_are_the_twins(d, length):
     rows = torch.randn(20, length, generator=generator(length))
     rows[3] = 0
-    v = torch.nn.functional.pad(rows, (0, -length % d)).view(20, -1, d)
     book = torch.randint(-7, 8, (64, d), generator=generator(d)).float()
-    fit, twin = fit_rows(v, book, length, 1e-9), fit_rows_torch(v.double(), book.double(), length, 1e-9)
+    fit, twin = fit_rows(rows, book, 1e-9), fit_rows_torch(rows.double(), book.double(), 1e-9)
     assert torch.equal(fit.codes, twin.codes)
     torch.testing.assert_close(fit.scale, twin.scale.float())
-    assert torch.equal(fit.rows, book[fit.codes] * fit.scale[:, None, None])
+    entries = book[fit.codes].flatten(1)[:, :length]
+    assert torch.equal(fit.rows, entries * fit.scale[:, None])
     assert fit.scale[3] == np.float32(1e-9)
-    residual = (v - fit.rows).flatten(1)[:, :length].double()
-    entries = book[fit.codes].flatten(1)[:, :length].double()
+    residual = (rows - fit.rows).double()
     assert ((residual * entries).sum(1).abs() < 1e-4).all()  # the scale is the projection
 
 
 def test_rows_that_point_away_get_the_least_scale():
-    fit = fit_rows(torch.tensor([[[-1.0, -1.0]]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), 2, 0.25)
+    fit = fit_rows(torch.tensor([[-1.0, -1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), 0.25)
     assert fit.scale.tolist() == [0.25] and fit.codes.tolist() == [[0]]
 
 
@@ -127,9 +126,13 @@ def test_entries_and_their_gradients_are_the_twins(dtype):
     assert torch.equal(scaled_entries(codes, book, scale[:1]), book[codes] * scale[0])
     expected = np.zeros((7, 4))
     np.add.at(expected, codes.numpy(), (grad * scale[:, None, None]).numpy())
-    total = sum_by_index(codes, grad, 7, scale)
+    total = sum_rows(codes, grad.flatten(1), scale, (7, 4))
     np.testing.assert_allclose(total.numpy(), expected, rtol=1e-5, atol=1e-6)
     assert total.dtype == dtype and (total[5:] == 0).all()
+    grad[:, -1, 3:] = 0  # as what is cut off counts
+    assert torch.equal(
+        sum_rows(codes, grad.flatten(1)[:, :-1], scale, (7, 4)), sum_rows(codes, grad.flatten(1), scale, (7, 4))
+    )
     assert torch.equal(
         sum_by_index(codes.flatten(), grad.round().flatten(0, 1), 7).double(), _summed(codes, grad.round())
     )

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from qat.choice import Choice, choose, unit_for_multiples
 from qat.codebook import Book, Codebook, directions
-from qat.codewords import fit_rows, sum_by_index
+from qat.codewords import fit_rows, sum_by_index, sum_rows
 from qat.quantizer import (
     MIN_SCALE,
     Encoded,
@@ -31,6 +31,7 @@ from qat.quantizer import (
     require_finite,
     root_mean_square,
     rotated,
+    rows_of,
     utilisation,
     vectors,
 )
@@ -74,7 +75,7 @@ class VectorQuantizer(Quantizer):
         if not self._is_plain() or self.fmt.rotation or self.recipe.estimator == "ewgs":
             return super().value(w)
         x, book = w.detach().float(), self.book.stored()
-        fit = fit_rows(self._vectors(x), book.integers, x[0].numel(), MIN_SCALE)
+        fit = fit_rows(rows_of(x, self.fmt.axis), book.integers, MIN_SCALE)
         value = from_vectors(fit.rows, x.shape, self.fmt.axis)
         return value, _Saved(x, _Fit(Choice(fit.codes.view(-1, 1), None), fit.scale, None), book)
 
@@ -83,9 +84,6 @@ class VectorQuantizer(Quantizer):
         fmt = self.fmt
         is_angle = self.recipe.assignment == "cosine" and fmt.codes_per_vector == 1 and not fmt.scale_bits
         return is_angle and fmt.axis in ("in", "kernel") and fmt.scale_per == "channel" and self.held is None
-
-    def _vectors(self, w: Tensor) -> Tensor:
-        return vectors(w, self.fmt.vector_length, self.fmt.axis)
 
     def encode_rotated(self, w: Tensor) -> Encoded:
         (entries, multiples), scale, _ = self._fit(w, self.book.stored())
@@ -136,13 +134,13 @@ class VectorQuantizer(Quantizer):
     def parameter_gradients(self, grad: Tensor, saved: _Saved) -> tuple[Tensor, ...]:
         if not self.trained():
             return ()
-        entries, num_entries = saved.fit.choice.entries, len(saved.book.integers)
+        entries = saved.fit.choice.entries
         if self._is_plain():
-            v = self._vectors(grad)
-            total = sum_by_index(entries.view(v.shape[:2]), v, num_entries, saved.fit.scale)
+            codes, shape = entries.view(len(grad), -1), saved.book.integers.shape
+            total = sum_rows(codes, rows_of(grad, self.fmt.axis), saved.fit.scale, (shape[0], shape[1]))
         else:
             rows = self._upstream(grad, saved)
-            total = sum(sum_by_index(column, rows, num_entries) for column in entries.T)
+            total = sum(sum_by_index(column, rows, len(saved.book.integers)) for column in entries.T)
         if self.recipe.estimator == "softmax":
             total = total + self._soft_gradients(grad, saved)[1]
         assert isinstance(total, Tensor)
@@ -177,7 +175,7 @@ class VectorQuantizer(Quantizer):
         """Chooses among vectors in units of the held scale, or of the root mean square."""
         fmt, assignment = self.fmt, self.recipe.assignment
         if self._is_plain():
-            fit = fit_rows(self._vectors(w), book.integers, w[0].numel(), MIN_SCALE)
+            fit = fit_rows(rows_of(w, fmt.axis), book.integers, MIN_SCALE)
             integers = from_vectors(book.integers[fit.codes], w.shape, fmt.axis)
             return _Fit(Choice(fit.codes.view(-1, 1), None), fit.scale, integers)
         is_angle = assignment == "cosine" and fmt.axis in ("in", "kernel") and fmt.codes_per_vector == 1
