@@ -109,7 +109,7 @@ class ActivationQuantizer(nn.Module):
     def integers(self, x: Tensor) -> Tensor:
         """The integers (as floats) that the hardware receives for x."""
         low, high = self.bounds
-        return (x / self.scale()).add_(0.5).floor_().clamp_(low, high)
+        return (wide(x) / self.scale()).add_(0.5).floor_().clamp_(low, high)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.observed is not None:
@@ -133,13 +133,18 @@ class _FakeQuantize(torch.autograd.Function):
         ctx.used = Applied(float(quantizer.scale()), *quantizer.bounds, -1 if size < 0 else 1)
         ctx.quantizer = quantizer
         ctx.save_for_backward(x)
-        return fake_quantize(x, *ctx.used[:3])
+        return fake_quantize(wide(x), *ctx.used[:3]).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x,) = grads, ctx.saved_tensors
-        grad_x, grad_size = ctx.quantizer.gradients(grad, x.detach(), ctx.used)
-        return grad_x, grad_size if ctx.needs_input_grad[1] else None, None
+        grad_x, grad_size = ctx.quantizer.gradients(wide(grad), wide(x.detach()), ctx.used)
+        return grad_x.to(x.dtype), grad_size if ctx.needs_input_grad[1] else None, None
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least float32: half as many bits round beside the grid of 8 bits, and their sums overflow."""
+    return x.float() if x.element_size() < 4 else x
 
 
 def _thinned(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qat.activation import ActivationQuantizer, Applied
+from qat.activation import ActivationQuantizer, Applied, wide
 from qat.quantizer import MIN_SCALE
 from qat.recipe import DEFAULT, Recipe
 from qat.sums import whole_mean, whole_sum
@@ -114,7 +114,7 @@ class TokenQuantizer(ActivationQuantizer):
 
     def token_scales(self, x: Tensor) -> Tensor:
         """The step of each token, [.., 1]."""
-        return (x.detach().abs().amax(-1, keepdim=True) / self.bounds[1]).clamp_min(MIN_SCALE)
+        return (wide(x.detach()).abs().amax(-1, keepdim=True) / self.bounds[1]).clamp_min(MIN_SCALE)
 
     def freeze(self, step: float | None = None) -> None:
         """Nothing is trained, and no step fits all tokens."""
@@ -124,7 +124,7 @@ class TokenQuantizer(ActivationQuantizer):
 
     def integers(self, x: Tensor) -> Tensor:
         low, high = self.bounds
-        return (x / self.token_scales(x)).add_(0.5).floor_().clamp_(low, high)
+        return (wide(x) / self.token_scales(x)).add_(0.5).floor_().clamp_(low, high)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.observed is not None:
@@ -135,7 +135,7 @@ class TokenQuantizer(ActivationQuantizer):
 class _PerToken(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, quantizer: TokenQuantizer) -> Tensor:
-        return quantizer.integers(x) * quantizer.token_scales(x)
+        return (quantizer.integers(x) * quantizer.token_scales(x)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -115,6 +115,27 @@ def test_dorefa_clips_at_one_and_learns_nothing(is_signed, high):
     assert torch.equal(grad, upstream * ((x <= 1) & (x >= (-8 / 7 if is_signed else 0))))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_half_precision_is_quantized_as_single_precision_is(name, dtype):
+    """Under autocast too: the same integers, and a gradient of the step that does not overflow."""
+    x = 20 * samples(True, (64, 500))
+    quantizer, twin = (calibrated(name, 8, x, ewgs_factor=0.5) for _ in range(2))
+    half = x.to(dtype)
+    upstream = torch.full_like(half, 3.0)
+    narrow, broad = half.clone().requires_grad_(), half.float().requires_grad_()
+    with torch.autocast("cpu", dtype):
+        out = quantizer(narrow)
+    out.backward(upstream)
+    expected = twin(broad)
+    expected.backward(upstream.float())
+    assert out.dtype == narrow.grad.dtype == dtype and torch.equal(out, expected.to(dtype))
+    assert torch.equal(quantizer.integers(half), twin.integers(half.float()))
+    assert torch.equal(narrow.grad, broad.grad.to(dtype))
+    for ours, theirs in zip(quantizer.parameters(), twin.parameters(), strict=True):
+        assert (ours.grad is theirs.grad is None) or (torch.equal(ours.grad, theirs.grad) and ours.grad.isfinite())
+
+
 @pytest.mark.parametrize("shape", [(4, 10), (2, 5, 8)])
 def test_each_token_has_the_step_of_its_largest_value(shape):
     x = samples(True, shape) * torch.logspace(-3, 3, shape[-2])[:, None]
