@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import ceil, isqrt
+from math import ceil, gcd, isqrt
+from typing import NamedTuple
 
+from cimsim.components.adc import Adc
 from cimsim.components.bus import Bus
 from cimsim.components.crossbar import Crossbar
+from cimsim.components.dac import Dac
 from cimsim.components.memory_array import MemoryArray
 from cimsim.functional import ArrayNumbers
 from cimsim.spec import Chip
@@ -38,10 +41,67 @@ def cells(chip: Chip) -> MemoryArray:
 
 
 def converter_rate_hz(chip: Chip) -> int:
-    """Conversions a second of one ADC: the clock of everything inside a unit."""
+    """The clock of everything inside a unit: conversions a second of one ADC, one to a tick.
+
+    With stated steps a tick is the longest time of which steps, reads and pulses are whole multiples.
+    """
+    adc = _adc(chip)
+    if adc.step_ps is None:
+        return adc.peak_rate_hz
+    array = crossbar(chip)
+    return PS_PER_S // gcd(adc.step_ps, array.read_ps, array.pulse_ps or 0)  # rounded down: so many ps are one tick
+
+
+def _adc(chip: Chip) -> Adc:
     part = chip.part("adc")
-    assert part is not None and part.component.peak_rate_hz, "load_chip refuses a chip without an ADC rate"
-    return round(part.component.peak_rate_hz)
+    assert part is not None, "load_chip refuses crossbars without an ADC"
+    return part.component
+
+
+class InputStep(NamedTuple):
+    """One step of an input vector, of `bits` bits: what one read of it takes.
+
+    `drives`: how often word lines are driven; `pulses`: time units in which cells conduct; `converted_bits` and
+    `convert_ticks`: of each conversion after it, ticks of the converter clock.
+    """
+
+    bits: int
+    drives: int
+    pulses: int
+    read_ps: int
+    converted_bits: int
+    convert_ticks: int
+
+
+def input_steps(chip: Chip, input_bits: int) -> tuple[InputStep, ...]:
+    """The steps in which an input of so many bits is driven, most significant bits first."""
+    part, array, adc = chip.part("dac"), crossbar(chip), _adc(chip)
+    dac = part.component if part else Dac(bits=1)
+    steps, carried = [], 0
+    for bits in dac.step_bits(input_bits):
+        converted = max(1, adc.bits - carried) if adc.tapers else adc.bits
+        pulses = dac.pulses(bits)
+        read = array.read_ps + pulses * array.pulse_ps if array.pulse_ps else array.read_ps * pulses
+        each = 1 if adc.step_ps is None else ticks(adc.num_steps(converted) * adc.step_ps, converter_rate_hz(chip))
+        steps.append(InputStep(bits, dac.drives(bits), pulses, read, converted, each))
+        carried += bits
+    return tuple(steps)
+
+
+def reads_per_vector(chip: Chip, input_bits: int) -> int:
+    """Reads of one row group for one input vector: its steps, each in all phases."""
+    return len(input_steps(chip, input_bits)) * crossbar(chip).phases
+
+
+def read_ps(chip: Chip, input_bits: int) -> int:
+    """Time in which one row group is read for one input vector, conversions apart."""
+    return sum(step.read_ps for step in input_steps(chip, input_bits)) * crossbar(chip).phases
+
+
+def frees_array(chip: Chip) -> bool:
+    """Whether values are held, so that the next read may begin while they are converted."""
+    part = chip.part("sample_hold")
+    return part is not None and part.component.frees_array
 
 
 def array_rate_hz(chip: Chip) -> int:
@@ -57,8 +117,8 @@ def dac_bits(chip: Chip) -> int:
 
 def _adcs_per_unit(chip: Chip) -> int:
     part = chip.part("adc")
-    assert part is not None
-    return part.component.count
+    assert part is not None, "load_chip refuses crossbars without an ADC"
+    return ceil(part.per_level)
 
 
 def arrays_per_adc(chip: Chip, num_arrays: int) -> int:
@@ -114,8 +174,8 @@ def load_width_bits(chip: Chip) -> int:
 
 
 def write_ticks(chip: Chip) -> int:
-    """Digital cycles to write one word line."""
-    return max(1, ticks(cells(chip).write_ps, chip.clocks_hz["digital"]))
+    """Digital cycles to write one word line; nobody waits for arrays that are made with their weights."""
+    return max(1, ticks(cells(chip).write_ps or 0, chip.clocks_hz["digital"]))
 
 
 def transfer_ps(chip: Chip, bits: int, hops: int) -> int:

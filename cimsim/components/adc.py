@@ -54,10 +54,10 @@ class Adc(Component):
 
     `step_ps` states the time of one step instead (bits of a SAR, one of a flash, 2^bits of ramps and oscillators);
     the rate follows. `step_pj` states the energy of one step at `step_nm` and `step_v`. `tapers`: a later input step
-    carries lower bits, and is converted with as many bits fewer as those before it carried.
+    carries lower bits, and is converted with as many bits fewer as those before it carried (action `step`).
     """
 
-    ACTIONS: ClassVar = ("convert",)
+    ACTIONS: ClassVar = ("convert", "step")
     SOURCES: ClassVar = (
         Source(
             "T. Andrulis et al., ADC energy and area regression on B. Murmann's survey, arXiv 2404.06553",
@@ -146,7 +146,8 @@ class Adc(Component):
         return _num_steps(self.architecture, bits)
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
-        return self._convert_pj(tech) * self.energy_scale
+        steps = self.num_steps(self.bits) if action == "step" else 1
+        return self._convert_pj(tech) * self.energy_scale / steps
 
     def base_area_um2(self, tech: Technology) -> float:
         return self._design_um2(tech) * self.area_scale
