@@ -25,7 +25,7 @@ from qat.quantizer import (
 from qat.recipe import DEFAULT, Recipe
 from workloads.format import WeightFormat
 
-_MAX_POOL = 65_536  # vectors a codebook is fitted to
+_MAX_SAMPLE = 65_536  # vectors a codebook is fitted to
 _MAX_SPREAD = 1024  # larger books start from random vectors instead of k-means++ ones
 _FIT_ROUNDS = 10
 _EMA_SMOOTHING = 1e-5  # of counts (van den Oord et al., NeurIPS 2017, appendix A.1)
@@ -38,14 +38,14 @@ class Book(NamedTuple):
     unit: Tensor
 
 
-class Pool(NamedTuple):
+class Sample(NamedTuple):
     """Vectors [N, d] of normalised weights, and how much each of their elements matters [N, d] or None (alike)."""
 
     vectors: Tensor
     importance: Tensor | None = None
 
-    def take(self, index: Tensor) -> Pool:
-        return Pool(self.vectors[index], None if self.importance is None else self.importance[index])
+    def take(self, index: Tensor) -> Sample:
+        return Sample(self.vectors[index], None if self.importance is None else self.importance[index])
 
 
 class Codebook(nn.Module):
@@ -76,8 +76,8 @@ class Codebook(nn.Module):
         `importance`: per weight a tensor of its shape, such as the curvature of the loss (qat.ptq), or None.
         """
         importance = importance or [None] * len(weights)
-        pool = _joined([pool_of(w, fmt, h) for w, h in zip(weights, importance, strict=True)])
-        return cls(fmt, fit_entries(pool, fmt, seed, recipe), seed, recipe)
+        sample = _joined([sample_of(w, fmt, h) for w, h in zip(weights, importance, strict=True)])
+        return cls(fmt, fit_entries(sample, fmt, seed, recipe), seed, recipe)
 
     def stored(self) -> Book:
         """The entries rounded to `entry_bits` signed bits; entries of one bit are signs, -1 or 1. Not to be changed."""
@@ -137,7 +137,7 @@ class Codebook(nn.Module):
         return len(dead)
 
 
-def pool_of(w: Tensor, fmt: WeightFormat, importance: Tensor | None = None) -> Pool:
+def sample_of(w: Tensor, fmt: WeightFormat, importance: Tensor | None = None) -> Sample:
     """Nonzero vectors of a weight divided by its root mean square; vectors with padding are left out if others exist.
 
     Raises ValueError unless all weights are finite.
@@ -150,33 +150,33 @@ def pool_of(w: Tensor, fmt: WeightFormat, importance: Tensor | None = None) -> P
     if padding is not None and bool((whole := is_used & ~padding.any(2)).any()):
         is_used = whole
     if importance is None:
-        return Pool(v[is_used])
-    return Pool(v[is_used], vectors(importance, fmt.vector_length, fmt.axis)[is_used])
+        return Sample(v[is_used])
+    return Sample(v[is_used], vectors(importance, fmt.vector_length, fmt.axis)[is_used])
 
 
-def _joined(pools: Sequence[Pool]) -> Pool:
-    weighed = [pool.importance for pool in pools if pool.importance is not None]
-    importance = torch.cat(weighed) if len(weighed) == len(pools) else None
-    return Pool(torch.cat([pool.vectors for pool in pools]), importance)
+def _joined(samples: Sequence[Sample]) -> Sample:
+    weighed = [sample.importance for sample in samples if sample.importance is not None]
+    importance = torch.cat(weighed) if len(weighed) == len(samples) else None
+    return Sample(torch.cat([sample.vectors for sample in samples]), importance)
 
 
-def fit_entries(pool: Pool, fmt: WeightFormat, seed: int, recipe: Recipe = DEFAULT) -> Tensor:
+def fit_entries(sample: Sample, fmt: WeightFormat, seed: int, recipe: Recipe = DEFAULT) -> Tensor:
     """Entries [M * K, d]: each next book is fitted to what the books before it leave."""
     generator = torch.Generator().manual_seed(seed)
-    pool = pool.take(torch.randperm(len(pool.vectors), generator=generator)[:_MAX_POOL])
+    sample = sample.take(torch.randperm(len(sample.vectors), generator=generator)[:_MAX_SAMPLE])
     books = []
     for book in range(fmt.codes_per_vector):
         is_cosine = (recipe.assignment == "cosine" or fmt.scale_bits > 0) and fmt.codes_per_vector == 1
-        entries = _fit_book(pool, fmt.num_entries, recipe, is_cosine, generator)
+        entries = _fit_book(sample, fmt.num_entries, recipe, is_cosine, generator)
         books.append(entries)
         if book + 1 < fmt.codes_per_vector:
-            pool = Pool(pool.vectors - entries[nearest(pool.vectors, entries)], pool.importance)
+            sample = Sample(sample.vectors - entries[nearest(sample.vectors, entries)], sample.importance)
     return torch.cat(books)
 
 
-def _fit_book(pool: Pool, num: int, recipe: Recipe, is_cosine: bool, generator: torch.Generator) -> Tensor:
+def _fit_book(sample: Sample, num: int, recipe: Recipe, is_cosine: bool, generator: torch.Generator) -> Tensor:
     """Lloyd's rounds; an entry is the mean of its vectors, so it has their length. An empty one starts anew."""
-    x = pool.vectors
+    x = sample.vectors
     if len(x) <= num:  # every vector its own entry; the rest are random directions
         return torch.cat([x, torch.randn((num - len(x), x.shape[1]), generator=generator)])
     entries = _start(x, num, recipe.init, generator)
@@ -184,9 +184,9 @@ def _fit_book(pool: Pool, num: int, recipe: Recipe, is_cosine: bool, generator: 
         return entries
     for round_ in range(_FIT_ROUNDS):
         seen = _noisy(x, round_, generator) if recipe.init == "sr-kmeans" else x
-        index = best_match(seen, directions(entries)) if is_cosine else nearest(seen, entries, pool.importance)
+        index = best_match(seen, directions(entries)) if is_cosine else nearest(seen, entries, sample.importance)
         picks = x[torch.randint(len(x), (num,), generator=generator)]
-        entries = _means(index, seen, pool.importance, num, picks)
+        entries = _means(index, seen, sample.importance, num, picks)
     return entries
 
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from cimsim.rundir import write_atomically
-from qat.codebook import Codebook, Pool, fit_entries, pool_of
+from qat.codebook import Codebook, Sample, fit_entries, sample_of
 from qat.recipe import Recipe
 from workloads.errors import InputError, problems_of
 from workloads.format import WeightFormat, parse_format
@@ -51,14 +51,14 @@ def universal_book(fmt: WeightFormat, weights: Sequence[Tensor], kind: Kind = "k
     """
     if not fmt.has_codebook or fmt.codes_per_vector > 1 or fmt.kind != "vq":
         raise ValueError(f"{fmt.name}: must be a format with one codebook (vq-8x256-e8-s0)")
-    entries = _e8p_entries(fmt) if kind == "e8p" else _fitted(balanced_pool(fmt, weights, seed), fmt, kind, seed)
+    entries = _e8p_entries(fmt) if kind == "e8p" else _fitted(balanced_sample(fmt, weights, seed), fmt, kind, seed)
     return _rounded(Codebook(fmt, entries, seed, _RECIPE))
 
 
-def balanced_pool(fmt: WeightFormat, weights: Sequence[Tensor], seed: int = 0) -> Tensor:
+def balanced_sample(fmt: WeightFormat, weights: Sequence[Tensor], seed: int = 0) -> Tensor:
     """Vectors [N, d] of all weights, normalised per channel, at most PER_TENSOR of each. Raises ValueError if none."""
     generator = torch.Generator().manual_seed(seed)
-    parts = [pool_of(weight, fmt).vectors for weight in weights]
+    parts = [sample_of(weight, fmt).vectors for weight in weights]
     chosen = [part[torch.randperm(len(part), generator=generator)[:PER_TENSOR]] for part in parts]
     if not sum(map(len, chosen)):
         raise ValueError(f"weights = {len(parts)}: must have vectors that are not zero")
@@ -80,7 +80,7 @@ def kde_entries(vectors: Tensor, num: int, seed: int = 0) -> Tensor:
 def _fitted(vectors: Tensor, fmt: WeightFormat, kind: Kind, seed: int) -> Tensor:
     if kind == "kde":
         return kde_entries(vectors, fmt.num_entries, seed)
-    return fit_entries(Pool(vectors), fmt, seed, _RECIPE)
+    return fit_entries(Sample(vectors), fmt, seed, _RECIPE)
 
 
 def _e8p_entries(fmt: WeightFormat) -> Tensor:

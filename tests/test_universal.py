@@ -14,7 +14,7 @@ from qat.codebook import Codebook, nearest
 from qat.quantizer import vectors
 from qat.recipe import RECIPES, Recipe
 from qat.schemes.universal import DROP_RATIO, UniversalQuantizer, finish, nearest_candidates, ratio_penalty
-from qat.universal import PER_TENSOR, balanced_pool, book_sha256, kde_entries, load_book, save_book, universal_book
+from qat.universal import PER_TENSOR, balanced_sample, book_sha256, kde_entries, load_book, save_book, universal_book
 from workloads.errors import InputError
 from workloads.format import parse_format
 from workloads.plan import Plan
@@ -79,11 +79,11 @@ def test_draws_have_the_moments_of_the_kernel_density():
 def test_every_tensor_counts_alike_whatever_its_size_or_magnitude():
     fmt = parse_format(SMALL)
     weights = [1e-3 * gaussian(100, 1200), 50 * gaussian(8, 40, seed=1), torch.zeros(8, 8)]
-    pool = balanced_pool(fmt, weights)
-    assert len(pool) == PER_TENSOR + 80
-    torch.testing.assert_close(pool[:PER_TENSOR].std(), pool[PER_TENSOR:].std(), rtol=0.1, atol=0)
+    found = balanced_sample(fmt, weights)
+    assert len(found) == PER_TENSOR + 80
+    torch.testing.assert_close(found[:PER_TENSOR].std(), found[PER_TENSOR:].std(), rtol=0.1, atol=0)
     with pytest.raises(ValueError, match="must have vectors"):
-        balanced_pool(fmt, [torch.zeros(8, 8)])
+        balanced_sample(fmt, [torch.zeros(8, 8)])
 
 
 @pytest.mark.parametrize(("name", "kind"), [("vq-4x16x2-e6-s0", "kde"), ("linear-4", "kde"), (SMALL, "e8p")])

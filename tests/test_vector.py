@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qat.choice import choose, is_repeated
-from qat.codebook import Codebook, Pool, fit_entries, nearest
+from qat.codebook import Codebook, Sample, fit_entries, nearest
 from qat.quantizer import per_channel, root_mean_square, vectors
 from qat.recipe import RECIPES, Recipe
 from qat.schemes.vector import VectorQuantizer
@@ -214,9 +214,9 @@ def test_short_entries_cost_little():
 @pytest.mark.parametrize("init", ["kmeans++", "sr-kmeans"])
 def test_a_fit_beats_random_entries(init):
     recipe = RECIPES["euclid"].model_copy(update={"init": init})
-    pool = Pool(torch.randn((4000, 4), generator=torch.Generator().manual_seed(3)))
+    drawn = Sample(torch.randn((4000, 4), generator=torch.Generator().manual_seed(3)))
     fmt = parse_format("vq-4x32-e8-s0")
-    errors = [torch.cdist(pool.vectors, fit_entries(pool, fmt, 0, r)).amin(1).square().mean()
+    errors = [torch.cdist(drawn.vectors, fit_entries(drawn, fmt, 0, r)).amin(1).square().mean()
               for r in (recipe, recipe.model_copy(update={"init": "random"}))]  # fmt: skip
     assert errors[0] < 0.85 * errors[1]
 
@@ -226,8 +226,8 @@ def test_importance_lowers_the_weighted_error():
     x = torch.randn((2000, 4), generator=generator)
     h = torch.rand((2000, 4), generator=generator).pow(4)
     fmt, errors = parse_format("vq-4x32-e8-s0"), []
-    for pool in (Pool(x, h), Pool(x)):
-        entries = fit_entries(pool, fmt, 0, RECIPES["euclid"])
+    for drawn in (Sample(x, h), Sample(x)):
+        entries = fit_entries(drawn, fmt, 0, RECIPES["euclid"])
         index = nearest(x, entries, h)
         best = (h[:, None] * (x[:, None] - entries).square()).sum(2).argmin(1)
         assert (index == best).float().mean() > 0.999
