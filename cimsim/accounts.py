@@ -120,7 +120,7 @@ def stalls_ps(work: LayerWork | None, times: TaskTimes, deployment: Deployment) 
         lost[cause] = rates.instant_ps(ticks * rounds, work.clock_hz)
     loads = [(count_load(job), count) for job, count in work.load_jobs]
     ticks = max(1, sum(load.ticks * count for load, count in loads))
-    for cause in ("index", "rom_port"):  # the writer's share of idle ticks, in the time that it fills arrays
+    for cause in ("index", "rom_port", "bank_conflict"):  # the writer's share of idle ticks while it fills arrays
         idle = sum(getattr(load, f"stall_{cause}") * count for load, count in loads)
         lost[cause] = times.fill_ps * idle // ticks
     return lost

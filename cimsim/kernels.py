@@ -6,8 +6,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numba
+import numpy as np
+from numpy.typing import NDArray
 
 from cimsim.records import ArrayJob, Counts, LoadCounts, LoadJob
+
+MOST_BANKS = 62  # one bit each of an integer
 
 # Rules of the MVM machine. Time t is the start of tick t; what ends at t frees its place at t, and what
 # can start at t starts at t, however many moves that takes (the rules form a marked graph, so their order
@@ -30,12 +34,13 @@ from cimsim.records import ArrayJob, Counts, LoadCounts, LoadJob
 # and its first result comes when the stream's next one would have.
 #
 # Rules of the load machine, in the order in which they act inside a tick.
-#   issue    min(ports, whole codes in the reservoir, places left in the buffer being filled) codes; one
-#            tick serves one buffer. A buffer is taken at its block's first issue and is free again in the
-#            tick after its last row. Codes issued in tick t are in the buffer at t + latency.
-#   write    starts or goes on if its block is complete. An idle tick of the writer is the ROM's if all
-#            codes of the awaited block were issued (latency) or as many as ports and places allowed, and
-#            the index's if the reservoir held fewer.
+#   issue    lookups in their order, until `ports` are used, the buffer being filled has all of its block, a
+#            code begins that is not whole in the reservoir, or a lookup's bank has answered in this tick. One
+#            tick serves one buffer, which is taken at its block's first issue and is free again in the tick
+#            after its last row. Lookups issued in tick t are in the buffer at t + latency.
+#   write    starts or goes on if its block is complete. An idle tick of the writer is the index's if lookups
+#            of the awaited block ended for want of bits, the bank's if they ended at a bank, else the ROM's
+#            (ports or latency).
 #   index    a word enters if it fits into max(2 words, code + word) bits; its bits serve the next tick.
 # More ports, or an index of twice the width, never slow a load. Widths that are no multiple can (by a few
 # ticks), since a wider word may not fit where a narrower one did.
@@ -53,11 +58,26 @@ def count_mvm(job: ArrayJob, fast_forward: bool = True) -> Counts:
     return Counts(*_run_mvm_compiled(ArrayJob(*map(int, job)), bool(fast_forward)))
 
 
-@lru_cache(maxsize=1 << 16)
-def count_load(job: LoadJob) -> LoadCounts:
-    """What `job` does, in ticks of the digital clock. Raises ValueError unless all are >= 1 (latency: 0)."""
-    _check(job, at_least_one=tuple(name for name in job._fields if name != "latency"))
-    return LoadCounts(*_run_load_compiled(LoadJob(*map(int, job))))
+UNIFORM = 4096  # lookups after which the stated distribution repeats
+
+
+@lru_cache(maxsize=1 << 12)
+def count_load(job: LoadJob, entries: bytes = b"") -> LoadCounts:
+    """What `job` does, in ticks of the digital clock. Raises ValueError unless all are >= 1 (latency, banks: 0).
+
+    `entries` are the indices that lookups ask for, in order, as int64 bytes; they repeat if they are fewer. They
+    matter to banks only. Without any, indices are uniform and independent, the same ones in every run.
+    """
+    _check(job, at_least_one=tuple(name for name in job._fields if name not in ("latency", "banks")))
+    if job.banks > MOST_BANKS:
+        raise ValueError(f"LoadJob: banks = {job.banks}: must be <= {MOST_BANKS}")
+    stream = np.frombuffer(entries, np.int64) if entries else _uniform_entries()
+    return LoadCounts(*_run_load_compiled(LoadJob(*map(int, job)), stream))
+
+
+@lru_cache(maxsize=1)
+def _uniform_entries() -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, 1 << 32, UNIFORM)  # mod any number of banks as good as uniform
 
 
 def _check(job: ArrayJob | LoadJob, at_least_one: tuple[str, ...]) -> None:
@@ -187,35 +207,45 @@ def _run_mvm(job: ArrayJob, fast_forward: bool) -> Counts:
     )  # fmt: skip
 
 
-def _run_load(job: LoadJob) -> LoadCounts:
+def _run_load(job: LoadJob, entries: NDArray[np.int64]) -> LoadCounts:
+    block_lookups = job.codes_per_block * job.lookups
     num_words = (job.blocks * job.codes_per_block * job.code_bits + job.index_width - 1) // job.index_width
     capacity_bits = max(2 * job.index_width, job.code_bits + job.index_width)
-    tick = held_bits = index_words = rom_reads = rows_written = stall_index = stall_rom_port = 0
-    issued_blocks = written_blocks = codes_in_buffer = 0
+    tick = held_bits = index_words = rom_reads = rows_written = stall_index = stall_rom_port = stall_bank = 0
+    issued_blocks = written_blocks = in_buffer = 0
     row_ticks_left = rows_left = 0
     complete_even = complete_odd = 0  # when the last code of the newest even and odd block is in its buffer
     while written_blocks < job.blocks:
-        is_short = False
+        is_short = is_conflict = False
         if issued_blocks < min(job.blocks, written_blocks + job.buffers):
-            wanted = min(job.ports, job.codes_per_block - codes_in_buffer)
-            issued = min(wanted, held_bits // job.code_bits)
-            is_short = issued < wanted
-            held_bits -= issued * job.code_bits
-            rom_reads += issued
-            codes_in_buffer += issued
-            if codes_in_buffer == job.codes_per_block:
+            busy_banks = issued = 0
+            while issued < job.ports and in_buffer < block_lookups:
+                begins = in_buffer % job.lookups == 0
+                if begins and held_bits < job.code_bits:
+                    is_short = True
+                    break
+                if job.banks:
+                    bank = 1 << (entries[rom_reads % entries.size] % job.banks)
+                    if busy_banks & bank:
+                        is_conflict = True
+                        break
+                    busy_banks |= bank
+                held_bits -= job.code_bits if begins else 0
+                rom_reads, in_buffer, issued = rom_reads + 1, in_buffer + 1, issued + 1
+            if in_buffer == block_lookups:
                 if issued_blocks & 1:
                     complete_odd = tick + job.latency
                 else:
                     complete_even = tick + job.latency
-                issued_blocks, codes_in_buffer = issued_blocks + 1, 0
+                issued_blocks, in_buffer = issued_blocks + 1, 0
         complete = complete_odd if written_blocks & 1 else complete_even
         if rows_left == 0 and issued_blocks > written_blocks and complete <= tick:
             rows_left, row_ticks_left = job.block_rows, job.write_ticks
         if rows_left == 0:
-            is_index = is_short and issued_blocks == written_blocks
-            stall_index += is_index
-            stall_rom_port += not is_index
+            is_awaited = issued_blocks == written_blocks
+            stall_index += is_short and is_awaited
+            stall_bank += is_conflict and is_awaited
+            stall_rom_port += not ((is_short or is_conflict) and is_awaited)
         else:
             row_ticks_left -= 1
             if row_ticks_left == 0:
@@ -226,7 +256,7 @@ def _run_load(job: LoadJob) -> LoadCounts:
             held_bits += job.index_width
             index_words += 1
         tick += 1
-    return LoadCounts(tick, index_words, rom_reads, rows_written, stall_index, stall_rom_port)
+    return LoadCounts(tick, index_words, rom_reads, rows_written, stall_index, stall_rom_port, stall_bank)
 
 
 _settle_compiled = numba.njit(inline="always")(_settle)  # a call would cost as much as its moves

@@ -52,8 +52,10 @@ class LoadJob(NamedTuple):
 
     Ticks are cycles of the tile's digital clock. A block is `block_rows` rows (the vector length d);
     it needs `codes_per_block` codes (one per output in the array) of `code_bits` bits, unpacked from
-    words of `index_width` bits, one word a tick. The decoder accepts `ports` codes a tick and answers
-    `latency` ticks later; `latency = 0` and `ports = codes_per_block` for uncoded weights.
+    words of `index_width` bits, one word a tick. A code is `lookups` entries (one per book) that are read
+    one after the other. The decoder accepts `ports` lookups a tick and answers `latency` ticks later; with
+    `banks` (0: none) entry e lies in bank e mod `banks`, which answers one lookup a tick. `latency = 0` and
+    `ports = codes_per_block` for uncoded weights.
     Each row is written in `write_ticks`; `buffers` assembly buffers (1 or 2) overlap the two.
     """
 
@@ -66,6 +68,8 @@ class LoadJob(NamedTuple):
     block_rows: int
     write_ticks: int
     buffers: int
+    lookups: int = 1
+    banks: int = 0
 
 
 class LoadCounts(NamedTuple):
@@ -77,3 +81,4 @@ class LoadCounts(NamedTuple):
     rows_written: int
     stall_index: int
     stall_rom_port: int
+    stall_bank_conflict: int

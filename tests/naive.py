@@ -69,50 +69,76 @@ def mvm(job: ArrayJob) -> Counts:
 class _Block:
     """A block on its way through an assembly buffer."""
 
-    arrivals: list[int] = field(default_factory=list)  # when each issued code is there
+    arrivals: list[int] = field(default_factory=list)  # when each issued lookup is there
     row_ticks: int = 0  # ticks of writing done
 
+    def is_issued(self, job: LoadJob) -> bool:
+        return len(self.arrivals) == job.codes_per_block * job.lookups
+
     def is_complete(self, job: LoadJob, tick: int) -> bool:
-        return len(self.arrivals) == job.codes_per_block and max(self.arrivals) <= tick
+        return self.is_issued(job) and max(self.arrivals) <= tick
 
 
-def _issue(job: LoadJob, tick: int, reservoir: list[int], block: _Block) -> bool:
-    """Issues this tick's codes, one by one; True if only bits were missing for one more."""
+def _issue(job: LoadJob, tick: int, reservoir: list[int], block: _Block, entries: _Entries) -> str:
+    """Issues this tick's lookups, one by one; what ended them: `index`, `bank` or nothing in particular."""
+    answered = set()
     for _ in range(job.ports):
-        if len(block.arrivals) == job.codes_per_block:
-            return False
-        if len(reservoir) < job.code_bits:
-            return True
-        del reservoir[: job.code_bits]
+        if block.is_issued(job):
+            return ""
+        begins = len(block.arrivals) % job.lookups == 0
+        if begins and len(reservoir) < job.code_bits:
+            return "index"
+        if job.banks:
+            bank = next(entries) % job.banks
+            if bank in answered:
+                entries.put_back()
+                return "bank"
+            answered.add(bank)
+        if begins:
+            del reservoir[: job.code_bits]
         block.arrivals.append(tick + job.latency)
-    return False
+    return ""
 
 
-def load(job: LoadJob) -> LoadCounts:
+class _Entries:
+    """The lookups' indices in their order, again and again."""
+
+    def __init__(self, entries: list[int]):
+        self.entries, self.place = entries, 0
+
+    def __next__(self) -> int:
+        self.place += 1
+        return self.entries[(self.place - 1) % len(self.entries)]
+
+    def put_back(self) -> None:
+        self.place -= 1
+
+
+def load(job: LoadJob, entries: list[int] | None = None) -> LoadCounts:
     """`count_load` with a list of bits for the reservoir and an object for each block."""
     blocks = [_Block() for _ in range(job.blocks)]
+    asked = _Entries(entries or [0])
     bits_to_come = job.blocks * job.codes_per_block * job.code_bits
     capacity = max(2 * job.index_width, job.code_bits + job.index_width)
     row_ticks = job.block_rows * job.write_ticks
     reservoir: list[int] = []
-    words = tick = stall_index = stall_rom_port = 0
+    words = tick = 0
+    stalls = {"index": 0, "bank": 0, "": 0}
     while any(block.row_ticks < row_ticks for block in blocks):
         unwritten = [block for block in blocks if block.row_ticks < row_ticks]
-        filling = [block for block in unwritten[: job.buffers] if len(block.arrivals) < job.codes_per_block]
-        is_short = bool(filling) and _issue(job, tick, reservoir, filling[0])
+        filling = [block for block in unwritten[: job.buffers] if not block.is_issued(job)]
+        ended_by = _issue(job, tick, reservoir, filling[0], asked) if filling else ""
         if unwritten[0].is_complete(job, tick):
             unwritten[0].row_ticks += 1
-        elif filling and filling[0] is unwritten[0] and is_short:
-            stall_index += 1
         else:
-            stall_rom_port += 1
+            stalls[ended_by if filling and filling[0] is unwritten[0] else ""] += 1
         if len(reservoir) + job.index_width <= capacity and words * job.index_width < bits_to_come:
             reservoir += [0] * job.index_width
             words += 1
         tick += 1
-    codes = sum(len(block.arrivals) for block in blocks)
+    reads = sum(len(block.arrivals) for block in blocks)
     rows = sum(block.row_ticks // job.write_ticks for block in blocks)
-    return LoadCounts(tick, words, codes, rows, stall_index, stall_rom_port)
+    return LoadCounts(tick, words, reads, rows, stalls["index"], stalls[""], stalls["bank"])
 
 
 def stream(ready: list[int], need: list[int], work: list[int], latency: int) -> tuple[list[int], list[int]]:

@@ -1,5 +1,6 @@
 """The array machines against their plain twins, closed forms, and ISAAC's published pipeline."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ mvm_jobs = st.builds(
 load_jobs = st.builds(
     LoadJob, blocks=ints(1, 5), codes_per_block=ints(1, 9), code_bits=ints(1, 9), index_width=ints(1, 12),
     ports=ints(1, 5), latency=ints(0, 6), block_rows=ints(1, 4), write_ticks=ints(1, 4), buffers=ints(1, 2),
+    lookups=ints(1, 3), banks=st.just(0),
 )  # fmt: skip
 
 # Shafiee et al., "ISAAC", ISCA 2016: a 16-bit product takes 22 cycles of 100 ns and a new one starts every
@@ -70,9 +72,10 @@ def test_mvm_equals_its_twin(job):
 
 
 @settings(max_examples=2000)
-@given(load_jobs)
-def test_load_equals_its_twin(job):
-    assert count_load(job) == naive.load(job)
+@given(load_jobs, ints(0, 6), st.lists(ints(0, 40), min_size=1, max_size=30))
+def test_load_equals_its_twin(job, banks, entries):
+    job = job._replace(banks=banks)
+    assert count_load(job, np.array(entries, np.int64).tobytes()) == naive.load(job, entries)
 
 
 @settings(max_examples=300)
@@ -175,10 +178,27 @@ def test_more_ports_wider_index_second_buffer_are_never_slower(job, more):
 def test_load_conserves_work_and_time(job):
     counts = count_load(job)
     codes = job.blocks * job.codes_per_block
-    assert counts.rom_reads == codes
+    assert counts.rom_reads == codes * job.lookups
     assert counts.index_words == -(-codes * job.code_bits // job.index_width)
     assert counts.rows_written == job.blocks * job.block_rows
-    assert counts.ticks == counts.rows_written * job.write_ticks + counts.stall_index + counts.stall_rom_port
+    stalls = counts.stall_index + counts.stall_rom_port + counts.stall_bank_conflict
+    assert counts.ticks == counts.rows_written * job.write_ticks + stalls
+
+
+def test_banks_cost_what_their_conflicts_cost():
+    """Four ports on four banks: entries in turn never meet, equal ones always do, random ones sometimes.
+
+    n independent uniform lookups in order on B banks issue as many in a tick as come before the first repeat.
+    """
+    job = WRITE_BOUND._replace(index_width=256, latency=1, write_ticks=1, banks=4, blocks=200, block_rows=2)
+    turns = np.tile(np.arange(4), 64).astype(np.int64).tobytes()
+    assert count_load(job, turns) == count_load(job._replace(banks=0))
+    alike = count_load(job, np.zeros(1, np.int64).tobytes())
+    assert alike.ticks == count_load(job._replace(banks=0, ports=1)).ticks and alike.stall_bank_conflict > 0
+    random = count_load(job)
+    per_tick = 1 + 3 / 4 + 3 / 4 * 2 / 4 + 3 / 4 * 2 / 4 * 1 / 4  # expected length of a run without a repeat
+    bound = 16 * 200 / per_tick  # a little longer: runs end at the borders of blocks of 16
+    assert bound <= random.ticks <= 1.15 * bound and random.stall_index < 10
 
 
 WRITE_BOUND = LoadJob(

@@ -14,7 +14,11 @@ CELL_UM2, CELL_NM = 0.096, 65  # Yin et al., JSSC 2024: area per bit of the ROM 
 
 
 class CodebookRom(Component):
-    """`capacity_bits` of ROM; each port reads `width_bits` a cycle. A further port is a further copy."""
+    """`capacity_bits` of ROM; `ports` lookups of `width_bits` a cycle.
+
+    Without banks each port has a copy of the ROM. With `banks` there is one copy, in which entry e lies in bank e
+    mod `banks`; a bank answers one lookup a cycle, so lookups of one bank wait for each other.
+    """
 
     ACTIONS: ClassVar = ("read_bit",)
     SOURCES: ClassVar = (
@@ -60,11 +64,16 @@ class CodebookRom(Component):
     kind: Literal["codebook_rom"] = "codebook_rom"
     capacity_bits: int = Field(ge=64)
     ports: int = Field(ge=1)
+    banks: int = Field(default=0, ge=0, le=62)
     latency_cycles: int = Field(ge=1)
     width_bits: int = Field(ge=1)
     energy_ratio: float = Field(default=0.5, gt=0)
     area_ratio: float = Field(default=2.55, ge=1)
     leakage_ratio: float = Field(default=0.5, ge=0)
+
+    @property
+    def copies(self) -> int:
+        return 1 if self.banks else self.ports
 
     @property
     def actions_per_access(self) -> int:
@@ -76,8 +85,8 @@ class CodebookRom(Component):
 
     def base_area_um2(self, tech: Technology) -> float:
         cell_um2 = CELL_UM2 * (tech.node_nm / CELL_NM) ** 2
-        return cell_um2 * self.capacity_bits * self.area_ratio * self.ports
+        return cell_um2 * self.capacity_bits * self.area_ratio * self.copies
 
     def base_leakage_uw(self, tech: Technology) -> float:
         sram = sram_figures(self.capacity_bits, self.width_bits, tech)
-        return sram.leakage_uw * self.leakage_ratio * self.ports
+        return sram.leakage_uw * self.leakage_ratio * self.copies

@@ -50,7 +50,7 @@ def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> L
 
 
 def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> LoadJobs:
-    """A block is d rows: one code per output gives d weights down a column."""
+    """A block is d rows: one code per output gives d weights down a column, times its scale code if it has one."""
     part = chip.part("lattice_decoder" if fmt.kind == "lattice" else "codebook_rom")
     assert part is not None, "refusal() was asked first"
     return tuple(
@@ -61,10 +61,12 @@ def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> LoadJobs:
                 code_bits=fmt.vector_bits + fmt.scale_bits,
                 index_width=rates.load_width_bits(chip),
                 ports=part.component.ports,
-                latency=part.component.latency_cycles,
+                latency=part.component.latency_cycles + (fmt.scale_bits > 0),
                 block_rows=min(fmt.vector_length, piece.rows),
                 write_ticks=rates.write_ticks(chip),
                 buffers=2,
+                lookups=fmt.codes_per_vector,
+                banks=getattr(part.component, "banks", 0),
             ),
             piece.count,
         )
