@@ -97,7 +97,11 @@ def resnet18_weights() -> list[Tensor]:
 
 
 def call(name: str, weights: list[Tensor]) -> Callable[[], None]:
-    """All weights forward, then all backward, through the quantizers of this name; codebooks have random entries."""
+    """All weights forward, then all backward, through the quantizers of this name; codebooks have random entries.
+
+    Gradients are returned, not accumulated: in training the one that comes in belongs to nobody else and becomes the
+    weight's without a copy, which a list of them here would force.
+    """
     fmt, recipe = parse_format(CALLS[name][0]), CALLS[name][1]
     entries = torch.randn(NUM_ENTRIES, LENGTH)
     books = [Codebook(fmt, entries, recipe=recipe) if fmt.has_codebook else None for _ in weights]
@@ -108,9 +112,8 @@ def call(name: str, weights: list[Tensor]) -> Callable[[], None]:
 
 def _forward_backward(modules: list[Quantizer], weights: list[Tensor], grads: list[Tensor]) -> None:
     values = [module(w) for module, w in zip(modules, weights, strict=True)]
-    torch.autograd.backward(values, grads)
-    for w in weights:
-        w.grad = None
+    trained = [parameter for module in modules for parameter in module.trained()]
+    torch.autograd.grad(values, [*weights, *trained], grads)
 
 
 def calls() -> None:
