@@ -128,9 +128,10 @@ def digital_role(node: Node) -> str:
     """Which lanes do a digital node's operations."""
     if node.op in ("max_pool", "relu"):
         return "pool"
-    return "alu" if node.op in ("add", "avg_pool") else "activation"
+    return "alu" if node.op in ("add", "mul", "avg_pool") else "activation"
 
 
 def digital_ops(node: Node) -> int:
-    """Operations of a digital node: softmax and layer norm take three passes (reduce, spread, scale)."""
-    return node.num_digital_ops * (3 if node.op in ("softmax", "layer_norm") else 1)
+    """Operations of a digital node: softmax and norms take three passes (reduce, spread, scale), as does rope
+    (two products and their sum)."""
+    return node.num_digital_ops * (3 if node.op in ("softmax", "layer_norm", "rms_norm", "rope") else 1)

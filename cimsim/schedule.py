@@ -101,7 +101,9 @@ def _image_needs(node: Node, in_rows: int, rows: int) -> tuple[int, ...]:
         window = (node.layer.kernel[0], node.layer.stride[0], node.layer.padding[0])
     elif node.op in ("max_pool", "avg_pool"):
         window = (node.kernel[0], node.stride[0], node.padding[0])
-    elif rows == in_rows and node.op in ("add", "relu", "gelu", "concat", "layer_norm"):
+    elif node.op == "pad":
+        window = (1, 1, node.padding[0])
+    elif rows == in_rows and node.op not in ("layer", "matmul"):
         window = (1, 1, 0)
     else:
         return (in_rows - 1,) * rows

@@ -62,6 +62,14 @@ def problems(module: nn.Module, *shape: int) -> list[str]:
     return caught.value.problems
 
 
+def not_exact(module: nn.Module, *shape: int) -> list[str]:
+    """What a Network can say of the module, but integers alone cannot compute."""
+    capture(module, torch.zeros(*shape), "own")
+    with pytest.raises(InputError) as caught:
+        trace(module, torch.zeros(*shape), "own")
+    return caught.value.problems
+
+
 def test_functions_and_modules_give_the_same_network():
     x = torch.zeros(1, 1, 12, 12)
     assert essence(capture(Functional(), x, "own")) == essence(capture(Modules(), x, "own"))
@@ -184,31 +192,43 @@ def test_a_layer_called_twice_is_refused():
     ]
 
 
+class Strange(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.norm = nn.ConvTranspose2d(1, 4, 2), nn.BatchNorm2d(4)
+        self.conv, self.late = nn.Conv2d(4, 4, 3, dilation=2), nn.BatchNorm2d(4)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.late(F.max_pool2d(self.conv(self.norm(self.up(x))), 2))
+        return torch.cumsum(torch.sigmoid(x.permute(0, 2, 3, 1)), 1) + self.bias
+
+
 def test_all_unsupported_operations_are_listed():
-    class Strange(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.up, self.norm = nn.ConvTranspose2d(1, 4, 2), nn.BatchNorm2d(4)
-            self.conv, self.late = nn.Conv2d(4, 4, 3, dilation=2), nn.BatchNorm2d(4)
-            self.bias = nn.Parameter(torch.zeros(1))
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.late(F.max_pool2d(self.conv(self.norm(self.up(x))), 2))
-            return torch.sigmoid(x.permute(0, 2, 3, 1)) + self.bias
-
     found = problems(Strange(), 1, 1, 12, 12)
     assert [line.partition(":")[0] for line in found] == [
         "up = ConvTranspose2d",
         "conv = Conv2d",
         "late = BatchNorm2d",
-        "permute = permute",
-        "sigmoid = sigmoid",
-        "bias = bias",
-        "add = Add",
+        "cumsum = cumsum",
     ]
     assert "must be one of Conv2d, Linear" in found[0]
     assert "dilation (2, 2) must be (1, 1)" in found[1]
     assert "must directly follow a layer" in found[2]
+
+
+def test_a_trace_lists_what_is_no_arithmetic_of_integers_too():
+    with pytest.raises(InputError) as caught:
+        trace(Strange(), torch.zeros(1, 1, 12, 12))
+    assert [line.partition(":")[0] for line in caught.value.problems] == [
+        "up = ConvTranspose2d",
+        "conv = Conv2d",
+        "late = BatchNorm2d",
+        "permute = permute",
+        "sigmoid = Sigmoid",
+        "cumsum = cumsum",
+        "add = Add",
+    ]
 
 
 ONE_CHANNEL = (1, 1, 8, 8)
@@ -221,8 +241,11 @@ ONE_CHANNEL = (1, 1, 8, 8)
         (nn.Sequential(nn.Conv2d(1, 1, 3)), (1, 8, 8), r"0 = Conv2d: must read a batch \[N, C, H, W\]"),
         (nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")), ONE_CHANNEL, "the same on both sides"),
         (nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="circular")), ONE_CHANNEL, "'circular' must"),
-        (nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(32, 2)), (1, 4, 8), "or flatten it"),
-        (nn.Sequential(nn.Linear(8, 8)), (1, 2, 4, 8), r"0 = Linear: must read \[N, C\] or tokens"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.LayerNorm([8, 8])), ONE_CHANNEL, r"\(8, 8\) must be the last axis"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReflectionPad2d(1)), ONE_CHANNEL, "1 = ReflectionPad2d: must be one of"),
+        (nn.Sequential(nn.Linear(8, 8), nn.Softmax(1)), (1, 4, 8), "dim = 1 must be the last axis"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.Hardtanh()), ONE_CHANNEL, "min_val = -1.0 must be 0"),
+        (nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), ONE_CHANNEL, "must have at least one of Conv2d, Linear"),
         (nn.Sequential(nn.AdaptiveAvgPool2d(3)), ONE_CHANNEL, r"output_size \(3, 3\) must divide \(8, 8\)"),
         (nn.Sequential(nn.MaxPool2d(2, dilation=2)), ONE_CHANNEL, "dilation must be 1"),
         (nn.Sequential(nn.MaxPool2d(2, return_indices=True)), ONE_CHANNEL, "must give"),
@@ -244,16 +267,41 @@ def test_branches_on_data_are_refused():
     assert "no branches on data" in problems(Branch(), 1, 1, 4, 4)[0]
 
 
-def test_a_broadcasting_add_is_refused():
-    class Broadcast(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.pool, self.add = nn.AdaptiveAvgPool2d(1), Add()
+class Broadcast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool, self.add = nn.Conv2d(2, 2, 1), nn.AdaptiveAvgPool2d(1), Add()
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.add(x, self.pool(x))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.add(self.pool(x), self.conv(x))
 
-    assert "add = Add: must add tensors of one shape" in problems(Broadcast(), 1, 2, 4, 4)[0]
+
+class Permuted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.transpose(2, 3)) * 0.5
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "refused"),
+    [
+        (Broadcast(), (1, 2, 4, 4), ["add = Add"]),
+        (Permuted(), (1, 2, 4, 4), ["transpose = transpose", "mul = mul"]),
+        (nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(32, 2)), (1, 4, 8), ["1 = Flatten"]),
+        (nn.Sequential(nn.Linear(8, 8)), (1, 2, 4, 8), ["0 = Linear"]),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU6()), (1, 2, 4, 4), ["1 = ReLU6"]),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), nn.SiLU()), (1, 2, 4, 4), ["1 = SiLU"]),
+    ],
+)
+def test_what_integers_alone_cannot_compute_is_captured_but_not_traced(module, shape, refused):
+    assert [line.partition(":")[0] for line in not_exact(module, *shape)] == refused
+
+
+def test_a_broadcasting_addition_has_the_larger_shape():
+    assert capture(Broadcast(), torch.zeros(1, 2, 4, 4), "own").node("add").out_shape == (2, 4, 4)
 
 
 class Halve(nn.Module):
