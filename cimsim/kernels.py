@@ -111,10 +111,15 @@ class _Ends(NamedTuple):
 
 
 def _settle(job: ArrayJob, tick: int, flow: _Flow, ends: _Ends) -> tuple[_Flow, _Ends]:
-    """All moves that are possible at `tick`."""
+    """All moves that are possible at `tick`.
+
+    Taken from the last stage to the first, one pass finds them all: only a stage that takes no time can let its
+    successor move again.
+    """
     fetching, fetched, started, handed, released, queued, processed, writing, written = flow
     fetch_end, read_end, convert_end, digital_end, write_end = ends
     convert_ticks = (job.conversions + job.adcs - 1) // job.adcs
+    is_timeless = min(convert_ticks, job.fetch_ticks, job.digital_ticks, job.write_ticks) == 0
     is_moving = True
     while is_moving:
         before = fetching + fetched + started + handed + released + processed + writing + written
@@ -129,15 +134,17 @@ def _settle(job: ArrayJob, tick: int, flow: _Flow, ends: _Ends) -> tuple[_Flow, 
             released, queued = released + 1, queued + is_last
         if started > handed and read_end <= tick and handed == released:
             handed, convert_end = handed + 1, tick + convert_ticks
-        if started == handed and started < fetched * job.reads and (job.sample_hold or handed == released):
-            started, read_end = started + 1, tick + job.read_ticks
+        if queued > processed and processed == writing:  # released just now
+            processed, digital_end = processed + 1, tick + job.digital_ticks
         if fetching > fetched and fetch_end <= tick:
             fetched += 1
+        if started == handed and started < fetched * job.reads and (job.sample_hold or handed == released):
+            started, read_end = started + 1, tick + job.read_ticks
         num_driven = handed if job.sample_hold else released
         # one vector more than the job has: it tells the occupancy
         if fetching == fetched and fetching <= job.vectors and (fetching - 1) * job.reads <= num_driven:
             fetching, fetch_end = fetching + 1, tick + job.fetch_ticks
-        is_moving = before != fetching + fetched + started + handed + released + processed + writing + written
+        is_moving = is_timeless and before != fetching + fetched + started + handed + released + processed + writing + written
     return (
         _Flow(fetching, fetched, started, handed, released, queued, processed, writing, written),
         _Ends(fetch_end, read_end, convert_end, digital_end, write_end),
@@ -183,18 +190,19 @@ def _run_mvm(job: ArrayJob, fast_forward: bool) -> Counts:
             if flow.written > num_written:  # by one: reads, so results too, are at least one tick apart
                 before_last, last, further = last, further, tick + skipped_ticks
                 first = first if num_written else further
-                then_flow, then_ends = relative_flow, relative_ends
-                relative_flow = _shift_compiled(flow, reads, -flow.written)
-                relative_ends = _ticks_left_compiled(ends, tick)
                 repeats = job.vectors - flow.fetching  # the fetcher has not yet seen the stream's end
-                if fast_forward and repeats > 0 and relative_flow == then_flow and relative_ends == then_ends:
-                    flow = _shift_compiled(flow, reads, repeats)
-                    skipped_ticks += repeats * (further - last)
-                    stall_adc += repeats * (stall_adc - adc_before)
-                    stall_output += repeats * (stall_output - output_before)
-                    stall_fetch += repeats * (stall_fetch - fetch_before)
-                    further = tick + skipped_ticks
-                adc_before, output_before, fetch_before = stall_adc, stall_output, stall_fetch
+                if fast_forward and repeats > 0:
+                    then_flow, then_ends = relative_flow, relative_ends
+                    relative_flow = _shift_compiled(flow, reads, -flow.written)
+                    relative_ends = _ticks_left_compiled(ends, tick)
+                    if relative_flow == then_flow and relative_ends == then_ends:
+                        flow = _shift_compiled(flow, reads, repeats)
+                        skipped_ticks += repeats * (further - last)
+                        stall_adc += repeats * (stall_adc - adc_before)
+                        stall_output += repeats * (stall_output - output_before)
+                        stall_fetch += repeats * (stall_fetch - fetch_before)
+                        further = tick + skipped_ticks
+                    adc_before, output_before, fetch_before = stall_adc, stall_output, stall_fetch
         stall_adc += waits_adc
         stall_output += waits_output
         stall_fetch += waits_fetch
