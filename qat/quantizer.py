@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from qat.graphs import outside_graphs, refuse_export
 from qat.recipe import DEFAULT, Recipe
+from qat.sums import whole_sum
 from workloads.codec import Codes, decode_integers, decode_weight, pack_all
 from workloads.format import WeightFormat
 from workloads.rotation import rotate
@@ -243,13 +244,14 @@ def per_channel(scale: Tensor, w: Tensor) -> Tensor:
 
 def channel_sums(values: Tensor, fmt: WeightFormat) -> Tensor:
     """Sum over all that shares a float scale: values [O, ...] -> [O], or [1] if the tensor has one scale."""
-    sums = values.flatten(1).sum(1)
-    return sums if fmt.scale_per == "channel" else sums.sum(0, keepdim=True)
+    rows = values.flatten(1)
+    sums = whole_sum(rows)[None] if len(rows) == 1 else rows.sum(1)  # torch cuts a single row over threads
+    return sums if fmt.scale_per == "channel" else whole_sum(sums)[None]
 
 
 def root_mean_square(w: Tensor, fmt: WeightFormat) -> Tensor:
     """Root mean square of all weights that share a float scale, [O] or [1]; positive."""
-    count = w[0].numel() if fmt.scale_per == "channel" else w.numel()
+    count = w.numel() // len(w) if fmt.scale_per == "channel" else w.numel()
     return (channel_sums(w.square(), fmt) / count).sqrt().clamp_min(MIN_SCALE)
 
 

@@ -25,6 +25,8 @@ WEIGHTS = [
     ("vq-4x16-e4-s0-t", "dkm"),
 ]  # fmt: skip
 
+SHAPES = [(1, 100_000), (2, 100_000), (100_000, 4)]
+
 
 def digest(parts: Iterable[Tensor]) -> str:
     return hashlib.sha256(b"".join(part.detach().contiguous().numpy().tobytes() for part in parts)).hexdigest()
@@ -43,6 +45,13 @@ def of_weight(fmt: str, recipe: str) -> str:
     grads = [part.grad for part in (weight, *quantizer.trained()) if part.grad is not None]
     encoded = quantizer.encode(weight)
     return digest([value, *grads, *quantizer.state_dict().values(), encoded.codes, encoded.scale])
+
+
+def of_shape(fmt: str, *shape: int) -> str:
+    """What is stored of a weight of extreme shape, whose sums over an output or over outputs are long."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    encoded = make_quantizer(parse_format(fmt), weight).encode(weight)
+    return digest([encoded.codes, encoded.scale])
 
 
 def of_activation(name: str, calibration: str) -> str:
@@ -64,4 +73,5 @@ if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
     weights = {f"{fmt} {recipe}": of_weight(fmt, recipe) for fmt, recipe in WEIGHTS}
     activations = {f"{name} {way}": of_activation(name, way) for name in ACTIVATIONS for way in STEPS}
-    print(json.dumps(weights | activations))
+    shapes = {f"{fmt} {shape}": of_shape(fmt, *shape) for fmt in ("linear-4-t", "vq-4x16-e4-s0-t") for shape in SHAPES}
+    print(json.dumps(weights | activations | shapes))
