@@ -45,7 +45,10 @@ def test_every_component_has_evidence(kind, part):
 
 
 @pytest.mark.parametrize("part", COMPONENTS.values())
-@pytest.mark.parametrize("tech", [Technology(65, 1.1), Technology(28, 0.9), TECH, Technology(7, 0.7)])
+@pytest.mark.parametrize(
+    "tech",
+    [Technology(130, 1.3), Technology(65, 1.1), Technology(28, 0.9), TECH, Technology(7, 0.7), Technology(5, 0.65)],
+)
 def test_prices_are_positive_and_grow_with_supply(part, tech):
     first = next(check for source in part.SOURCES for check in source.checks)
     component = part.model_validate(first.inputs)

@@ -15,7 +15,7 @@ By architecture, at `bits` = b:
 from __future__ import annotations
 
 from math import exp, log, log10
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeGuard
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,8 @@ from cimsim.scaling import Technology, area_factor, energy_factor, nominal, nomi
 FEWEST_FITTED_BITS = 4
 ZIGZAG_TECH = Technology(28, 0.9)
 PS_PER_S = 10**12
+MOST_BITS = 12
+ROW_PS, BIT_PS = 6.53, 640.0  # ZigZag-IMC, 28 nm, per bit: settling of each row's share of the bit line, and the rest
 NEURRAM_STEP = {"step_pj": 0.3, "step_nm": 130, "step_v": 1.8, "step_ps": 300_000}
 
 
@@ -52,9 +54,11 @@ def _by_architecture(architecture: str, bits: int) -> dict[str, Any]:
 class Adc(Component):
     """One converter of `bits` bits at `peak_rate_hz` conversions a second.
 
-    `step_ps` states the time of one step instead (bits of a SAR, one of a flash, 2^bits of ramps and oscillators);
-    the rate follows. `step_pj` states the energy of one step at `step_nm` and `step_v`. `tapers`: a later input step
-    carries lower bits, and is converted with as many bits fewer as those before it carried (action `step`).
+    `step_ps` states the time of one step instead (bits of a SAR, one of a flash, 2^bits of ramps and oscillators), or
+    `column_rows` the cells on its bit line: bits x (0.00653 rows + 0.64) ns, ZigZag-IMC's fit to silicon at 28 nm,
+    taken at every node. The rate follows. `step_pj` states the energy of one step at `step_nm` and `step_v`.
+    `tapers`: a later input step carries lower bits, and is converted with as many bits fewer as those before it
+    carried (action `step`).
     """
 
     ACTIONS: ClassVar = ("convert", "step")
@@ -104,11 +108,12 @@ class Adc(Component):
     )
 
     kind: Literal["adc"] = "adc"
-    bits: int = Field(ge=1, le=12)
+    bits: int = Field(ge=1, le=MOST_BITS)
     peak_rate_hz: int = Field(gt=0, le=10**12)
     architecture: Literal["sar", "flash", "ramp", "cco"] = "sar"
     law: Literal["survey", "architecture"] = "survey"
     step_ps: int | None = Field(default=None, gt=0)
+    column_rows: int | None = Field(default=None, ge=1, le=4096)
     step_pj: float | None = Field(default=None, gt=0)
     step_nm: float | None = Field(default=None, ge=5, le=130)
     step_v: float | None = Field(default=None, gt=0)
@@ -122,14 +127,18 @@ class Adc(Component):
 
     @model_validator(mode="before")
     @classmethod
-    def _rate_follows_steps(cls, raw: Any) -> Any:
-        """With `step_ps` the rate is a consequence; bad values are left for the fields to name."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("step_ps"), int) or raw["step_ps"] < 1:
+    def _rate_follows(cls, raw: Any) -> Any:
+        """With steps or rows the rate is a consequence; bad values are left for the fields to name."""
+        if not isinstance(raw, dict):
             return raw
-        bits, architecture = raw.get("bits"), raw.get("architecture", "sar")
-        if not isinstance(bits, int) or not 1 <= bits <= cls.MOST_BITS:
+        bits, step_ps, rows = raw.get("bits"), raw.get("step_ps"), raw.get("column_rows")
+        if not _is_count(bits) or bits > MOST_BITS:
             return raw
-        return raw | {"peak_rate_hz": PS_PER_S // (_num_steps(architecture, bits) * raw["step_ps"])}
+        if _is_count(step_ps):
+            return raw | {"peak_rate_hz": PS_PER_S // (_num_steps(raw.get("architecture", "sar"), bits) * step_ps)}
+        if _is_count(rows):
+            return raw | {"peak_rate_hz": round(PS_PER_S / (bits * (ROW_PS * rows + BIT_PS)))}
+        return raw
 
     @model_validator(mode="after")
     def _steps_are_whole(self) -> Self:
@@ -138,8 +147,6 @@ class Adc(Component):
         if self.tapers and self.step_ps is None:
             raise ValueError("tapers = True: needs step_ps (fewer bits take fewer steps)")
         return self
-
-    MOST_BITS: ClassVar[int] = 12
 
     def num_steps(self, bits: int) -> int:
         """Steps of a conversion of so many bits."""
@@ -190,6 +197,10 @@ class Adc(Component):
         schreier_db = min(213.781 - 2.8719 * log(self.peak_rate_hz), 128.307 + 3.2205 * bits)
         spread = exp(26.04962 + 1.880037 * log(node_nm) - 2.829126 * log(bits) - 1.470202)
         return 0.5 * 10 ** ((sndr_db - schreier_db) / 10) * spread
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value >= 1
 
 
 def _num_steps(architecture: str, bits: int) -> int:
