@@ -116,6 +116,26 @@ def test_held_out_sizes_are_predicted(figure, mean, worst):
 
 
 @pytest.mark.parametrize(
+    ("figure", "mean", "worst"), [("read_pj", 0.08, 0.25), ("write_pj", 0.04, 0.15), ("area_um2", 0.05, 0.17)]
+)
+@pytest.mark.parametrize("node_nm", [32, 45])
+def test_held_out_nodes_are_predicted(node_nm, figure, mean, worst):
+    """All runs of one node are removed and interpolated from its neighbours, each at its own supply."""
+    rest = tuple(p for p in cacti_points() if p.node_nm != node_nm)
+    errors = [
+        abs(
+            getattr(sram_figures(p.capacity_bits, p.width_bits, Technology(node_nm, p.supply_v), rest), figure)
+            / getattr(p.figures, figure)
+            - 1
+        )
+        for p in cacti_points()
+        if p.node_nm == node_nm
+    ]
+    assert sum(errors) / len(errors) < mean
+    assert max(errors) < worst
+
+
+@pytest.mark.parametrize(
     ("capacity_bits", "width_bits", "tech", "read_pj"),
     [(65_536, 64, Technology(65, 1.2), 11.1), (8_388_608, 64, Technology(65, 1.2), 174.0)],
 )
