@@ -74,7 +74,7 @@ class Chip(Frozen):
 
     name: str
     note: str = ""
-    node_nm: float = Field(ge=7, le=130)
+    node_nm: float = Field(ge=5, le=130)
     supply_v: float = Field(gt=0.3, le=2.0)
     clocks_hz: dict[str, Annotated[int, Field(gt=0, le=10**12)]]
     schedule: Literal["pipelined", "layer_by_layer"]

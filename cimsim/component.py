@@ -64,7 +64,7 @@ class Stated(Frozen):
     power_mw: float | None = Field(default=None, gt=0)
     area_mm2: float | None = Field(default=None, gt=0)
     of: int = Field(ge=1)
-    at: dict[str, int | float | str | bool] = {}
+    at: dict[str, int | float | str | bool | None] = {}
     source: str
 
 
@@ -184,7 +184,7 @@ class Component(Frozen, ABC):
     def _as_stated(self, tech: Technology) -> tuple[Self, Technology]:
         """This part and its technology at the values where the stated figure holds."""
         at = dict(self.stated.at) if self.stated else {}
-        then = Technology(float(at.pop("node_nm", tech.node_nm)), float(at.pop("supply_v", tech.supply_v)))
+        then = Technology(float(at.pop("node_nm", 0) or tech.node_nm), float(at.pop("supply_v", 0) or tech.supply_v))
         return type(self).model_validate(self.model_dump(exclude={"stated"}) | at), then
 
     def _power_anchor(self, action: str, tech: Technology) -> float:

@@ -136,8 +136,7 @@ def _set_part(block: dict[str, Any], key: str, field: str, value: object) -> str
 def _anchor(block: dict[str, Any], field: str, unvaried: object) -> None:
     """A printed figure holds at the file's own value of `field`."""
     stated = block.get("stated")
-    known = unvaried is not None and unvaried is not PydanticUndefined
-    if isinstance(stated, dict) and known and field not in NOT_PRICED:
+    if isinstance(stated, dict) and unvaried is not PydanticUndefined and field not in NOT_PRICED:
         stated.setdefault("at", {}).setdefault(field, unvaried)
 
 

@@ -107,7 +107,7 @@ CHIP_PROBLEMS = [
     ("supply_v", REMOVED, "supply_v: this key is required"),
     (f"{UNIT}.adc.bits", REMOVED, "parts.adc.bits: this key is required"),
     ("node_nm", "22 nm", "node_nm = '22 nm': Input should be a valid number"),
-    ("node_nm", 3, "node_nm = 3: Input should be greater than or equal to 7"),
+    ("node_nm", 3, "node_nm = 3: Input should be greater than or equal to 5"),
     ("supply_v", math.inf, "supply_v = inf: Input should be a finite number"),
     (f"{UNIT}.adc.leakage_scale", math.nan, "parts.adc.leakage_scale = nan: Input should be a finite number"),
     (f"{UNIT}.adc.peak_rate_hz", 10**40, f"parts.adc.peak_rate_hz = {10**40}: Input should be less than or equal to"),

@@ -94,6 +94,14 @@ def test_adc_bits_move_a_printed_figure_by_the_model():
     assert varied.part("adc").component.area_um2(varied.technology) < 1200
 
 
+def test_fields_that_the_file_leaves_to_the_cell_move_a_printed_figure_too():
+    base, varied = load_chip("isaac"), load_chip("isaac", {"crossbar.read_v": 0.25, "crossbar.cell_f2": 24})
+    tech = base.technology
+    read, halved = (chip.array.energy_pj("read_cell", tech) for chip in (base, varied))
+    assert halved == pytest.approx(read / 4)  # a ReRAM cell is read at 0.5 V unless stated
+    assert varied.array.area_um2(tech) == pytest.approx(base.array.area_um2(tech) / 2)  # and takes 48 F2
+
+
 def test_node_moves_every_printed_area():
     base, varied = (totals(load_chip("isaac", vary))["ima"] for vary in ({}, {"node_nm": 22, "supply_v": 0.8}))
     assert varied[1] < base[1]
@@ -178,7 +186,7 @@ def test_files_that_are_no_chip(tmp_path, text):
         ),
         (
             lambda raw, unit, tile: raw.update(node_nm=3),
-            "node_nm = 3: Input should be greater than or equal to 7",
+            "node_nm = 3: Input should be greater than or equal to 5",
         ),
         (
             lambda raw, unit, tile: unit["adc"].update(count=0),
