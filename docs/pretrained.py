@@ -56,7 +56,7 @@ class Row(NamedTuple):
     @property
     def key(self) -> str:
         """Names its result: another row or other settings have another."""
-        return f"{self.format}-{self.method}-{content_key(self._replace(title=''), SETTINGS)}"
+        return f"{self.format}-{self.method}-{content_key(self._replace(title='', network=''), SETTINGS)}"
 
 
 ROWS = (
@@ -98,10 +98,10 @@ ROWS = (
     Row("CIMPool, half of the error kept", "pool-128"),
 )
 TRAINED = (
-    Row("linear, GPTQ", "linear-4", "gptq", network="lite0", steps=100),
-    Row("VQ, Euclidean", "vq-4x256-e4-s0", recipe="euclid", network="lite0", steps=100),
-    Row("linear", "linear-2", recipe="untrained", network="minilm", steps=100),
-    Row("VQ, Euclidean", "vq-4x256-e4-s0", recipe="euclid", network="minilm", steps=100),
+    Row("linear, GPTQ", "linear-4", "gptq", network="lite0", steps=60),
+    Row("VQ, Euclidean", "vq-4x256-e4-s0", recipe="euclid", network="lite0", steps=60),
+    Row("linear", "linear-2", recipe="untrained", network="minilm", steps=60),
+    Row("VQ, Euclidean", "vq-4x256-e4-s0", recipe="euclid", network="minilm", steps=60),
 )
 
 
@@ -196,7 +196,7 @@ def run(names: Iterable[str], folder: Path = FOLDER) -> None:
         task, start_s = TASKS[name](folder), time.monotonic()
         for done, row in enumerate(todo, start=1):
             found = measured(row, task)
-            text = json.dumps({"network": name, **row._asdict(), **found}, indent=1, sort_keys=True) + "\n"
+            text = json.dumps({**row._asdict(), "network": name, **found}, indent=1, sort_keys=True) + "\n"
             write_atomically(result_path(folder, name, row), text.encode())
             left_s = (time.monotonic() - start_s) / done * (len(todo) - done)
             console.print(f"{name} {done} of {len(todo)}: {row.format} {row.method}, {found['seconds']:.0f} s; "

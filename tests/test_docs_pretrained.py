@@ -156,7 +156,7 @@ def made_up(row: Row, name: str) -> dict[str, object]:
     told = image if name == "lite0" else text
     extra = {"untrained": told, "step_seconds": 1.5} if row.steps else {"corrected": image}
     sizes = {"weights": 1000, "bytes": 250, "eight_weights": 1000, "eight_bytes": 1000, "relative_error": 0.125}
-    return {"network": name, **row._asdict(), **sizes, **told, **extra}
+    return {**row._asdict(), "network": name, **sizes, **told, **extra}
 
 
 def test_the_page_shows_every_result_and_names_one_that_is_missing(tmp_path):
