@@ -230,9 +230,13 @@ def test_pulses_by_design():
 
 
 def test_lines_and_ladders_that_are_stated():
-    line = Dac(bits=1, load_ff=600, swing_v=0.5, rail_v=2.0)
-    assert line.energy_pj("drive", TECH) == pytest.approx(0.6)
-    assert Dac(bits=1, load_ff=100).energy_pj("drive", TECH) == pytest.approx(0.081)
+    select, line = (Dac(bits=1, load_ff=600, swing_v=0.5, rail_v=2.0, always=always) for always in (True, False))
+    assert select.energy_pj("drive", TECH) == select.drive_pj(TECH, 0.1) == pytest.approx(0.6)
+    assert line.energy_pj("drive", TECH) == pytest.approx(0.3)  # half the inputs are on
+    assert line.drive_pj(TECH, 0.1) == pytest.approx(0.06)
+    assert Dac(bits=1, load_ff=100).drive_pj(TECH, 1.0) == pytest.approx(0.081)
+    fitted = Dac(bits=2)
+    assert fitted.drive_pj(TECH, 0.2) == pytest.approx(0.4 * fitted.energy_pj("drive", TECH))
     ladder, plain = Dac(bits=4, design="resistor_ladder", hold_ps=1_000), Dac(bits=4)
     static = ladder.energy_pj("drive", TECH) - plain.energy_pj("drive", TECH)
     assert static == pytest.approx(0.81 / 20_000 * 1_000)
@@ -240,6 +244,8 @@ def test_lines_and_ladders_that_are_stated():
         Dac(bits=4, design="resistor_ladder")
     with pytest.raises(ValidationError, match="needs design: pulse_count"):
         Dac(bits=4, holds=True)
+    with pytest.raises(ValidationError, match="always = True: needs load_ff"):
+        Dac(bits=4, always=True)
 
 
 # --- reads, counted one by one ---

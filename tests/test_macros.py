@@ -34,7 +34,8 @@ NEURRAM = {  # 256 rows in pairs; word-line load 2.1 fF x 256 + 48 fF, driven fr
     "crossbar.read_ps": 300_000, "crossbar.pulse_ps": 270_000, "crossbar.write_ps": 8_520_000,
     "crossbar.cell_f2": 2 * 125.74, "crossbar.bit_line_ff": 2 * 585.6 / 256, "crossbar.read_v": 0.5,
     "dac.design": "pulse_count", "dac.holds": True, "dac.bipolar": True, "dac.bits": 3, "dac.max_steps": 2,
-    "dac.load_ff": 2 * 585.6, "dac.swing_v": 1.3, "dac.rail_v": 2.2, "sample_hold.design": "integrator",
+    "dac.load_ff": 2 * 585.6, "dac.always": True, "dac.swing_v": 1.3, "dac.rail_v": 2.2,
+    "sample_hold.design": "integrator",
     "adc.per": "column", "adc.count": 1, "adc.step_ps": 300_000, "adc.step_pj": 0.3, "adc.step_nm": 130,
     "adc.step_v": 1.8, "adc.tapers": True,
 }  # fmt: skip

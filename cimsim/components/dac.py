@@ -10,6 +10,7 @@ from cimsim.component import CheckPoint, Component, Source, band
 from cimsim.components.logic import NEUROSIM
 from cimsim.scaling import Technology, area_factor, energy_factor, nominal
 
+INPUT_DENSITY = 0.5  # reference: half the inputs on
 ZIGZAG_TECH = Technology(28, 0.9)
 CAPACITANCE_FF_PER_BIT = 50.0  # ZigZag-IMC, 28 nm, fitted to silicon: (50 fF x bits) V^2 per drive
 ROW_DRIVER_UM2, ROW_DRIVER_NM = 417.138 / 128, 22  # NeuroSim V1.3, row drivers of a 128 x 128 SRAM array
@@ -25,8 +26,8 @@ class Dac(Component):
     `holds` a pulse count goes bit by bit: the line is driven once for bit i and integrated 2^i times.
     An input of more bits takes several steps, most significant first, `max_steps` at most: the last takes the rest.
     A `bipolar` driver gives either sign, so that a signed input's sign is no bit of the step.
-    `load_ff`, swung by `swing_v` from a rail of `rail_v`, states the line's own energy; `rail_v` and `swing_v` are
-    the supply unless stated.
+    `load_ff`, swung by `swing_v` from a rail of `rail_v` (the supply unless stated), states the line's own energy: of
+    lines whose input is on, or of all if the line is driven `always` (a row's select line).
     """
 
     ACTIONS: ClassVar = ("drive",)
@@ -66,6 +67,7 @@ class Dac(Component):
     load_ff: float | None = Field(default=None, ge=0)
     swing_v: float | None = Field(default=None, gt=0)
     rail_v: float | None = Field(default=None, gt=0)
+    always: bool = False
     energy_scale: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
@@ -74,6 +76,8 @@ class Dac(Component):
             raise ValueError("hold_ps: this key is required with design: resistor_ladder (its current flows so long)")
         if self.holds and self.design != "pulse_count":
             raise ValueError("holds = True: needs design: pulse_count")
+        if self.always and self.load_ff is None:
+            raise ValueError("always = True: needs load_ff (what is driven, whatever the input)")
         return self
 
     def step_bits(self, input_bits: int) -> tuple[int, ...]:
@@ -97,17 +101,25 @@ class Dac(Component):
         return bits if self.holds else (1 << bits) - 1
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
-        """One drive of the line."""
+        """One drive of the line, half the inputs on."""
+        return self.drive_pj(tech, INPUT_DENSITY)
+
+    def drive_pj(self, tech: Technology, input_density: float) -> float:
+        """Energy of one drive in pJ at a mean input level (0 to 1). The fits hold at INPUT_DENSITY."""
         if self.load_ff is not None:
-            line_pj = self.load_ff * 1e-3 * (self.swing_v or tech.supply_v) * (self.rail_v or tech.supply_v)
-        elif self.design == "pwm":
-            line_pj = TIMELY_PJ * self.bits / TIMELY_BITS * energy_factor(nominal(TIMELY_NM), tech)
+            on = 1.0 if self.always else input_density
+            line_pj = on * self.load_ff * 1e-3 * (self.swing_v or tech.supply_v) * (self.rail_v or tech.supply_v)
         else:
-            bits = 1 if self.design == "pulse_count" else self.bits
-            at_28nm = CAPACITANCE_FF_PER_BIT * bits * ZIGZAG_TECH.supply_v**2 * 1e-3
-            line_pj = at_28nm * energy_factor(ZIGZAG_TECH, tech)
+            line_pj = input_density / INPUT_DENSITY * self._fitted_pj(tech)
         ladder_pj = tech.supply_v**2 / self.ladder_ohm * (self.hold_ps or 0)
         return (line_pj + (ladder_pj if self.design == "resistor_ladder" else 0.0)) * self.energy_scale
+
+    def _fitted_pj(self, tech: Technology) -> float:
+        if self.design == "pwm":
+            return TIMELY_PJ * self.bits / TIMELY_BITS * energy_factor(nominal(TIMELY_NM), tech)
+        bits = 1 if self.design == "pulse_count" else self.bits
+        at_28nm = CAPACITANCE_FF_PER_BIT * bits * ZIGZAG_TECH.supply_v**2 * 1e-3
+        return at_28nm * energy_factor(ZIGZAG_TECH, tech)
 
     def base_area_um2(self, tech: Technology) -> float:
         one = ROW_DRIVER_UM2 * area_factor(ROW_DRIVER_NM, tech.node_nm)
