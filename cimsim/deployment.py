@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from math import inf
+from collections.abc import Mapping, Sequence
+from math import ceil, inf
 from typing import Literal, NamedTuple
 
 from cimsim import rates
@@ -57,13 +57,31 @@ def deploy(
 
 
 def is_pipelined(chip: Chip, resident: bool) -> bool:
-    """Layers that are reloaded take turns, whatever the chip would like."""
-    return resident and chip.schedule == "pipelined"
+    """Layers that are reloaded, or whose sets of weights share arrays, take turns whatever the chip would like."""
+    return resident and chip.schedule == "pipelined" and rates.weight_sets(chip) == 1
 
 
 def is_resident(works: Mapping[str, LayerWork], chip: Chip) -> bool:
-    """Whether all layers have arrays of their own, each starting on a fresh unit."""
-    return sum(work.placement.num_units for work in works.values()) <= chip.num_tiles * chip.units_per_tile
+    """Whether all layers have cells of their own, each starting on a fresh unit."""
+    return holds([work.placement.num_units for work in works.values()], chip)
+
+
+def holds(layer_units: Sequence[int], chip: Chip) -> bool:
+    """Whether the chip has cells for layers of so many units at once, each within one set of weights."""
+    units = chip.num_tiles * chip.units_per_tile
+    places = first_places(layer_units, units)
+    end = places[-1] + layer_units[-1] if places else 0
+    return max(layer_units, default=0) <= units and end <= units * rates.weight_sets(chip)
+
+
+def first_places(layer_units: Sequence[int], units: int) -> list[int]:
+    """Where layers start that follow each other through sets of `units` units; none is cut by a set's end."""
+    places, after = [], 0
+    for needed in layer_units:
+        start = after if after % units + needed <= units else ceil(after / units) * units
+        places.append(start)
+        after = start + needed
+    return places
 
 
 def _stores(network: Network, chip: Chip, pipelined: bool) -> dict[str, Store]:
@@ -92,14 +110,16 @@ def _stores(network: Network, chip: Chip, pipelined: bool) -> dict[str, Store]:
 def homes(deployment: Deployment) -> dict[str, int]:
     """First tile of each node. Resident layers follow each other; reloaded ones all start at tile 0, where
     the outer memory's port is; digital nodes run where their first input is made."""
-    per_tile, next_unit = deployment.chip.units_per_tile, 0
+    per_tile, works = deployment.chip.units_per_tile, deployment.works
+    units, named = deployment.chip.num_tiles * per_tile, [node.name for node in deployment.network.nodes if node.layer]
+    needed = [works[name].placement.num_units for name in named] if deployment.resident else [0] * len(named)
+    places = dict(zip(named, first_places(needed, units), strict=True))
     tiles = {"input": 0}
     for node in deployment.network.nodes:
         if node.layer is None:
             tiles[node.name] = tiles[node.inputs[0]]
             continue
-        tiles[node.name] = _tile_at(next_unit // per_tile, deployment)
-        next_unit += deployment.works[node.name].placement.num_units if deployment.resident else 0
+        tiles[node.name] = _tile_at(places[node.name] % units // per_tile, deployment)
     return tiles
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import inf
 
-from cimsim import accounts, cost, traffic
+from cimsim import accounts, cost, rates, traffic
 from cimsim.accounts import Account, Densities
 from cimsim.cost import CostReport, Prices
 from cimsim.dataflow import DATAFLOWS, LayerWork
@@ -110,15 +110,17 @@ def layer_work(layer: Layer, choice: LayerPlan, chip: Chip) -> LayerWork:
 
 
 def _check_reload(network: Network, works: Mapping[str, LayerWork], chip: Chip, resident: bool) -> None:
-    if resident or chip.part("dram") is not None:
+    is_writable = rates.is_writable(chip)
+    if resident or (is_writable and chip.part("dram") is not None):
         return
     need = sum(work.placement.num_units for work in works.values()) * chip.arrays_per_unit
-    have = chip.num_tiles * chip.units_per_tile * chip.arrays_per_unit
+    have = chip.num_tiles * chip.units_per_tile * chip.arrays_per_unit * rates.weight_sets(chip)
+    lacks = "and no outer memory (dram) to reload from" if is_writable else "whose cells cannot be rewritten"
+    remedy = ", or add a dram part" if is_writable else ""
     raise InputError(
         f"{network.name} on {chip.name}",
-        [f"the network needs {need} arrays, the chip has {have} and no outer memory (dram) to reload from: "
-         "use fewer bits, more tiles, or add a dram part"],
-    )  # fmt: skip
+        [f"the network needs {need} arrays, the chip has {have} {lacks}: use fewer bits, more tiles{remedy}"],
+    )
 
 
 def _rom_problems(chip: Chip, plan: Plan) -> Iterator[str]:

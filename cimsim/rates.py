@@ -34,6 +34,16 @@ def crossbar(chip: Chip) -> Crossbar:
     return chip.array
 
 
+def weight_sets(chip: Chip) -> int:
+    """Sets of weights that the chip's arrays hold, of which they use one at a time."""
+    return chip.array.weight_sets if isinstance(chip.array, MemoryArray) else 1
+
+
+def is_writable(chip: Chip) -> bool:
+    """Whether weights can be replaced by others."""
+    return not isinstance(chip.array, MemoryArray) or chip.array.is_writable
+
+
 def cells(chip: Chip) -> MemoryArray:
     """The arrays that hold weights; dataflows refuse a chip without any."""
     assert isinstance(chip.array, MemoryArray), f"{chip.name} has no memory cells"

@@ -11,7 +11,7 @@ import numpy as np
 from cimsim import rates
 from cimsim.cost import Prices
 from cimsim.dataflow import LayerWork
-from cimsim.deployment import deploy
+from cimsim.deployment import deploy, holds
 from cimsim.engine import cost_alone, fixed_cost, images_of, layer_work
 from cimsim.mapping import Unmappable
 from cimsim.spec import Chip
@@ -149,7 +149,7 @@ def _holds_dearest(works: Works, chip: Chip) -> bool:
     units: dict[str, int] = {}
     for (name, _), work in works.items():
         units[name] = max(units.get(name, 0), work.placement.num_units)
-    return sum(units.values()) <= chip.num_tiles * chip.units_per_tile
+    return holds(list(units.values()), chip)
 
 
 def _check_coverage(network: Network, chip: Chip, works: Works, masked: dict[str, str]) -> None:
