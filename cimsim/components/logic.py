@@ -25,11 +25,6 @@ FLIP_FLOP_PJ: dict[float, float] = {
 }
 FLIP_FLOP_UM2: dict[float, float] = {7: 0.174518, 22: 1.23594, 32: 2.61489, 45: 5.17104, 65: 10.789}
 
-# One-bit full adder; delay is `cimsim.scaling.adder_ps`. At 28 nm, 0.9 V, ZigZag-IMC's fit to silicon has two XOR2
-# and three NAND2 gates: 3.4 fJ and 4.79 um2, both 2.1 times these, and 143 ps, 0.94 times this.
-FULL_ADDER_PJ: dict[float, float] = {7: 0.000311431, 22: 0.00113465, 32: 0.00215822, 45: 0.00429576, 65: 0.00910002}
-FULL_ADDER_UM2: dict[float, float] = {7: 0.196333, 22: 1.39044, 32: 2.94175, 45: 5.81742, 65: 12.1376}
-
 # One comparator of a multi-level sense amplifier (SRAM arrays): of 5 and 8 bits alike, within 1 % in energy and
 # 13 % in area, 1 / (2^bits - 1) of the whole.
 COMPARATOR_PJ: dict[float, float] = {22: 0.00194250, 32: 0.00383553, 65: 0.0107718}
