@@ -13,6 +13,7 @@ from numba import njit
 from torch import Tensor
 
 from qat.levels import Levels
+from qat.sums import whole_sum
 
 _BLOCK = 4096  # values summed in float32 before the sum goes to float64
 
@@ -51,6 +52,13 @@ def rows_gradient_torch(grad: Tensor, w: Tensor, scale: Tensor, levels: Levels) 
     return grad * is_inside, (grad * slope).flatten(1).sum(1)
 
 
+def dot(a: Tensor, b: Tensor) -> float:
+    """Sum of a * b over all weights [O, ...], in an order that does not depend on the number of threads."""
+    if not (is_simple(a) and is_simple(b)) or a.stride() != b.stride():
+        return float(whole_sum(a * b))
+    return float(_dot(_rows(a.detach()), _rows(b.detach())))
+
+
 def is_simple(w: Tensor) -> bool:
     """Float32 on the CPU and without holes, outputs outermost, so that each output is one row of memory."""
     is_dense = w.is_contiguous() or (w.dim() == 4 and w.is_contiguous(memory_format=torch.channels_last))
@@ -58,7 +66,8 @@ def is_simple(w: Tensor) -> bool:
 
 
 def _rows(w: Tensor) -> np.ndarray:
-    return w.as_strided((len(w), w[0].numel()), (w[0].numel(), 1)).numpy()
+    length = w.numel() // len(w)
+    return w.as_strided((len(w), length), (length, 1)).numpy()
 
 
 def _scales(scale: Tensor, w: Tensor) -> np.ndarray:
@@ -123,3 +132,20 @@ def _gradient(grad, x, scale, levels, grad_x, slope):
             else:
                 total += _whole_gradient(grad[o, part], x[o, part], scale[o], low, high, grad_x[o, part])
         slope[o] = total
+
+
+@njit(cache=True)
+def _dot(a, b):
+    total = 0.0
+    for o in range(len(a)):
+        for start in range(0, a.shape[1], _BLOCK):
+            total += _block_dot(a[o, start : start + _BLOCK], b[o, start : start + _BLOCK])
+    return total
+
+
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def _block_dot(a, b):
+    total = np.float32(0)
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 
+from qat.linear_kernels import dot
 from qat.quantizer import Quantizer, channels_last, require_finite
 from qat.schemes import Codebook, make_quantizer
 from workloads.format import parse_format
@@ -77,14 +78,21 @@ class Mixture(nn.Module):
 
     def weights(self) -> Tensor:
         """Share of each candidate in the forward value, [F]: p, or one-hot when hard."""
-        probabilities = self.probabilities().detach()
+        return torch.tensor(self.shares(self.probabilities().detach()))
+
+    def shares(self, probabilities: Tensor) -> list[float]:
+        """`weights` as plain numbers, for these p."""
         if self.chosen is None:
-            return probabilities
-        return torch.zeros_like(probabilities).index_fill(0, torch.tensor(self.chosen), 1.0)
+            return probabilities.tolist()
+        return [float(f == self.chosen) for f in range(len(self.names))]
+
+    def quantizers(self) -> list[Quantizer]:
+        """The candidates, in the order of their names."""
+        return [candidate for candidate in self.candidates if isinstance(candidate, Quantizer)]
 
     def forward(self, w: Tensor) -> Tensor:
         require_finite(w)
-        parameters = [parameter for candidate in self.candidates for parameter in _trained(candidate)]
+        parameters = [parameter for candidate in self.quantizers() for parameter in candidate.trained()]
         return _Mix.apply(w, self.alpha, self, *parameters)  # pyright: ignore[reportReturnType]
 
     def project(self, w: Tensor, needed: Sequence[int]) -> dict[int, Projection]:
@@ -92,9 +100,11 @@ class Mixture(nn.Module):
         if self._age % self.refresh_every == 0 or not self.training:
             self._kept.clear()
         self._age += self.training
+        quantizers = self.quantizers()
         for f in needed:
             if f not in self._kept:
-                self._kept[f] = Projection(*_quantizer(self.candidates[f]).value(w))
+                value, saved = quantizers[f].value(w)
+                self._kept[f] = Projection(channels_last(value), saved)
         kept = {f: self._kept[f] for f in needed}
         if self.refresh_every == 1:
             self._kept.clear()
@@ -104,14 +114,14 @@ class Mixture(nn.Module):
 class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, alpha: Tensor, mixture: Mixture, *parameters: Tensor) -> Tensor:
-        ctx.mixture, ctx.shares = mixture, mixture.weights()
-        ctx.probabilities = mixture.probabilities().detach()
-        is_needed = mixture.is_allowed if ctx.needs_input_grad[1] else ctx.shares > 0
-        ctx.projections = mixture.project(w, is_needed.nonzero().flatten().tolist())
+        ctx.mixture, ctx.probabilities = mixture, mixture.probabilities().detach()
+        ctx.shares = mixture.shares(ctx.probabilities)
+        is_needed = mixture.is_allowed.tolist() if ctx.needs_input_grad[1] else [share > 0 for share in ctx.shares]
+        ctx.projections = mixture.project(w, [f for f, needed in enumerate(is_needed) if needed])
         mixed = channels_last(torch.zeros_like(w))
         for f, projection in ctx.projections.items():
             if ctx.shares[f] > 0:
-                mixed.add_(projection.value, alpha=float(ctx.shares[f]))
+                mixed.add_(projection.value, alpha=ctx.shares[f])
         return mixed
 
     @staticmethod
@@ -120,30 +130,25 @@ class _Mix(torch.autograd.Function):
         (grad,), mixture = grads, ctx.mixture
         grad_alpha = _alpha_gradient(ctx, grad) if ctx.needs_input_grad[1] else None
         own: list[Tensor | None] = []
-        for f, candidate in enumerate(mixture.candidates):
-            if ctx.shares[f] > 0 and _trained(candidate):
-                gradients = _quantizer(candidate).gradients(grad, ctx.projections[f].saved)[1:]
-                own += [gradient * ctx.shares[f] for gradient in gradients]
+        for candidate, share, f in zip(mixture.quantizers(), ctx.shares, range(len(ctx.shares)), strict=True):
+            if not (parameters := candidate.trained()):
+                continue
+            if share > 0:
+                gradients = candidate.gradients(grad, ctx.projections[f].saved)[1:]
+                own += [gradient * share for gradient in gradients]
             else:
-                own += [None] * len(_trained(candidate))
+                own += [None] * len(parameters)
         return grad, grad_alpha, None, *own
 
 
 def _alpha_gradient(ctx: Any, grad: Tensor) -> Tensor:
-    along, flat = torch.zeros_like(ctx.probabilities), grad.flatten()
+    """p_f (<g, Q_f> - sum_j p_j <g, Q_j>) / temperature."""
+    upstream, products = channels_last(grad), [0.0] * len(ctx.shares)
     for f, projection in ctx.projections.items():
-        along[f] = torch.dot(flat, projection.value.flatten())
+        products[f] = dot(upstream, projection.value)
+    along = ctx.probabilities.new_tensor(products)
     centred = along - torch.dot(ctx.probabilities, along)
     return ctx.probabilities * centred / ctx.mixture.temperature
-
-
-def _quantizer(module: nn.Module) -> Quantizer:
-    assert isinstance(module, Quantizer)
-    return module
-
-
-def _trained(module: nn.Module) -> tuple[nn.Parameter, ...]:
-    return _quantizer(module).trained()
 
 
 def relax(

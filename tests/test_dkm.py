@@ -13,6 +13,7 @@ from qat.clustering import Rule, cluster, cluster_gradients
 from qat.codebook import Codebook
 from qat.quantizer import vectors
 from qat.recipe import RECIPES, Recipe
+from qat.schemes import make_quantizer
 from qat.schemes.dkm import DkmQuantizer, GumbelQuantizer
 from workloads.format import parse_format
 from workloads.plan import Plan
@@ -264,3 +265,23 @@ def test_several_books_and_foreign_books_are_refused():
     book = Codebook.fit(parse_format("vq-4x16-e5-s0"), [gaussian(8, 64)])
     with pytest.raises(ValueError, match="must be the same"):
         DkmQuantizer(parse_format("vq-4x16-e4-s0"), gaussian(8, 64), recipe(0.1), book)
+
+
+@pytest.mark.parametrize("vector", ["dkm", "gumbel"])
+def test_a_step_does_not_depend_on_the_number_of_threads(vector):
+    weight, steps = gaussian(64, 72, 3, 3), []  # more than torch sums on one thread
+    fmt = parse_format("vq-8x64-e8-s0")
+    entries = gaussian(64, 8, seed=1)
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            rule = recipe(0.05, 2, vector)
+            quantizer = make_quantizer(fmt, weight, Codebook(fmt, entries, recipe=rule), rule)
+            w = weight.clone().requires_grad_()
+            value = quantizer(w)
+            value.backward(torch.sin(100 * weight))
+            quantizer.after_step(weight, 0)
+            steps.append([value, w.grad, *quantizer.state_dict().values(), quantizer.encode(weight).codes])
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(*steps, strict=True))

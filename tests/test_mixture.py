@@ -11,6 +11,7 @@ from gradients import gradients
 from torch import Tensor
 
 from qat.activation import ActivationQuantizer
+from qat.linear_kernels import dot
 from qat.mixture import Mixture
 from qat.schemes import Quantizer, make_quantizer
 from workloads.errors import RunError
@@ -89,6 +90,32 @@ def test_values_are_kept_for_refresh_every_training_steps():
     assert torch.equal(mix(2 * weight), first) and torch.equal(mix(2 * weight), first)
     assert not torch.equal(mix(2 * weight), first)
     torch.testing.assert_close(mix.eval()(weight), mixture()[0](weight))
+
+
+def test_products_of_a_mixture_do_not_depend_on_the_number_of_threads():
+    weight = 0.1 * torch.randn((256, 64, 3, 3), generator=torch.Generator().manual_seed(0))
+    mix = Mixture({name: make_quantizer(parse_format(name), weight) for name in MIX})
+    steps = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            mix.zero_grad()
+            w = weight.clone().requires_grad_()
+            value = mix(w)
+            value.backward(torch.sin(100 * weight))
+            steps.append([value, w.grad, *(parameter.grad for parameter in mix.parameters())])
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(*steps, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 3, 3), (7, 9000)])
+def test_the_product_of_two_weights_is_the_twins(shape):
+    a, b = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
+    expected = (a.double() * b.double()).sum()
+    for other in (b, b.transpose(0, 1).contiguous().transpose(0, 1)):  # of the same layout, and of another
+        torch.testing.assert_close(torch.tensor(dot(a, other)).double(), expected, rtol=1e-4, atol=1e-3)
+    assert dot(a.double(), b.double()) == pytest.approx(float(expected), rel=1e-9)
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
