@@ -144,7 +144,9 @@ def _settle(job: ArrayJob, tick: int, flow: _Flow, ends: _Ends) -> tuple[_Flow, 
         # one vector more than the job has: it tells the occupancy
         if fetching == fetched and fetching <= job.vectors and (fetching - 1) * job.reads <= num_driven:
             fetching, fetch_end = fetching + 1, tick + job.fetch_ticks
-        is_moving = is_timeless and before != fetching + fetched + started + handed + released + processed + writing + written
+        is_moving = (
+            is_timeless and before != fetching + fetched + started + handed + released + processed + writing + written
+        )
     return (
         _Flow(fetching, fetched, started, handed, released, queued, processed, writing, written),
         _Ends(fetch_end, read_end, convert_end, digital_end, write_end),

@@ -29,6 +29,7 @@ from workloads.networks import NETWORKS, build
 from workloads.plan import Plan
 
 DATA = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "movie": "words", "wordnet": "words"}
+WORDS = {"text_transformer": "movie", "text_transformer_wordnet": "wordnet"}  # their classes are their data's
 FLOAT = "float"  # the format of a trial that is not quantized
 
 
@@ -78,8 +79,7 @@ def trial_of(network: str, data: str | None, images: int, float_epochs: int, **c
     """A trial from what a command line says. Raises InputError."""
     usual = {shape: name for name, shape in reversed(DATA.items())}
     known = NETWORKS.get(network)
-    wanted = "words" if "transformer" in network else known.input_shape if known else None
-    data = data or usual.get(wanted, "fashion_mnist")
+    data = data or WORDS.get(network) or usual.get(known.input_shape if known else None, "fashion_mnist")
     train = {"float_epochs": float_epochs, "tune_images": images, "batch": 64 if data == "digits" else 128}
     try:
         trial = Trial(network=network, data=data, train=Training(**train), **choices)
@@ -98,9 +98,10 @@ def check(trial: Trial) -> None:
         problems.append(f"data = {trial.data!r}: must be one of {', '.join(DATA)}")
     if not problems:
         shape, wanted = NETWORKS[trial.network].input_shape, DATA[trial.data]
-        takes_words = "transformer" in trial.network
-        if takes_words != (wanted == "words") or (not takes_words and shape != wanted):
-            fitting = [name for name, known in NETWORKS.items() if known.input_shape == wanted]
+        words = WORDS.get(trial.network)
+        if words != trial.data and (words or wanted == "words" or shape != wanted):
+            fitting = [name for name, own in WORDS.items() if own == trial.data]
+            fitting = fitting or [name for name, known in NETWORKS.items() if known.input_shape == wanted]
             problems.append(
                 f"data = {trial.data!r}: does not fit {trial.network}" + (f" (fits {fitting})" if fitting else "")
             )

@@ -17,7 +17,20 @@ from cimsim.cli import app
 from cimsim.spec import load_chip
 from cimsim.study import load_study
 
-COMMANDS = ("simulate", "map", "diff", "sweep", "train", "search", "codesign", "report", "formats", "init", "chips list", "chips show")
+COMMANDS = (
+    "simulate",
+    "map",
+    "diff",
+    "sweep",
+    "train",
+    "search",
+    "codesign",
+    "report",
+    "formats",
+    "init",
+    "chips list",
+    "chips show",
+)
 BLOCKED = ("torch", "safetensors", "sklearn", "pandas", "matplotlib", "plotly", "jinja2", "dask", "distributed")
 
 

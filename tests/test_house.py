@@ -33,7 +33,7 @@ PURE = {
     *("step", "slope", "exponent", "temperature", "tolerance", "momentum", "ema_momentum", "sign", "shift"),
     *("learning_rate", "weight_decay", "sigma", "low", "high", "x", "y", "multipliers"),
     # In the unit of the thing they speak of, or exponents of an objective.
-    *("CheckPoint.value", "Assumption.nominal", "Stated.at", "ChipChoice.vary"),
+    *("Change.before", "Change.after", "CheckPoint.value", "Assumption.nominal", "Stated.at", "ChipChoice.vary"),
     *("Weights.energy", "Weights.latency", "Weights.area"),
 }
 
