@@ -99,7 +99,7 @@ def _changes(
 
 
 def _by_component(report: Mapping[str, Any]) -> dict[str, float]:
-    parts = {name: sum(actions.values()) for name, actions in report["energy_by_component_pj"].items()}
+    parts: dict[str, float] = {name: sum(actions.values()) for name, actions in report["energy_by_component_pj"].items()}
     return parts | {"leakage": report["leakage_pj"]}
 
 

@@ -79,6 +79,7 @@ ROWS = (
     Row("EWGS", "linear-2-odd", recipe="ewgs"),
     Row("DoReFa", "linear-2-odd", recipe="dorefa"),
     Row("VQ, Euclidean", "vq-4x256-e4-s0"),
+    Row("VQ, Euclidean, entries of 6 bits", "vq-4x256-e6-s0"),
     Row("VQ, cosine, projected scale", "vq-4x256-e4-s0", recipe="cosine"),
     Row("VQ, weighted by inputs", "vq-4x256-e4-s0", "hessian"),
     Row("VQ, GPTVQ", "vq-4x256-e4-s0", "gptq"),
