@@ -129,7 +129,7 @@ class Unsupported(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.act, self.head = nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Linear(144, 10)
+        self.conv, self.act, self.head = nn.Conv2d(1, 4, 3), nn.LocalResponseNorm(2), nn.Linear(144, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sin(self.head(torch.flatten(self.act(self.conv(x)), 1)))
