@@ -99,8 +99,8 @@ def _changes(
 
 
 def _by_component(report: Mapping[str, Any]) -> dict[str, float]:
-    parts: dict[str, float] = {name: sum(actions.values()) for name, actions in report["energy_by_component_pj"].items()}
-    return parts | {"leakage": report["leakage_pj"]}
+    found: dict[str, float] = {"leakage": report["leakage_pj"]}
+    return found | {name: sum(actions.values()) for name, actions in report["energy_by_component_pj"].items()}
 
 
 def _stalls_ns(report: Mapping[str, Any]) -> dict[str, float]:
