@@ -82,3 +82,47 @@ class LoadCounts(NamedTuple):
     stall_index: int
     stall_rom_port: int
     stall_bank_conflict: int
+
+
+class GatherJob(NamedTuple):
+    """Outputs as sums of looked-up products. A row group of sub-vectors meets one book, its products go to a buffer,
+    and for each output one product of every sub-vector is added.
+
+    Ticks are cycles of the gather unit's clock. A round has `vectors` sub-vectors, of which `new_vectors` are met now
+    (the others' products are there from earlier rounds): so many at a time as `pass_vectors`, in `pass_ticks`. A row
+    group is `group_vectors` of them (the last may be smaller) and one of `books`, books running fastest; `buffers`
+    groups have room for their products. An output takes steps of at most `lanes` products, one a tick from each of
+    `banks`: sub-vector v of a group lies in bank v mod `banks`, with `by_entry` its entry e in bank e mod `banks`.
+    A result comes `drain_ticks` after its last step.
+    """
+
+    rounds: int
+    vectors: int
+    new_vectors: int
+    group_vectors: int
+    books: int
+    outputs: int
+    lanes: int
+    banks: int
+    by_entry: int
+    pass_vectors: int
+    pass_ticks: int
+    buffers: int
+    drain_ticks: int
+
+
+class GatherCounts(NamedTuple):
+    """What a GatherJob did. Ticks count from the job's start: `first_step` is the first product's gathering,
+    `first_result` the end of the first round, `drain` of the last; `interval` separates the last two rounds (0 for
+    one). Stalls are ticks between the first and the last step in which banks answer lanes that had to wait, or in
+    which products are not made yet; steps + stalls fill that time."""
+
+    first_step: int
+    first_result: int
+    interval: int
+    drain: int
+    passes: int
+    steps: int
+    gathered: int
+    stall_bank: int
+    stall_product: int
