@@ -54,7 +54,7 @@ class Assumption(Frozen):
 
 
 class Stated(Frozen):
-    """Figures printed in the chip's paper for a group of `of` instances.
+    """Figures printed in the chip's paper for a group of `of` instances; `energy_pj` is of one action each.
 
     They anchor the model: price = stated x model now / model at the values `at` (fields of the part,
     `node_nm`, `supply_v`; what is not named there is as it is now). So a sweep moves a printed figure by
@@ -63,6 +63,8 @@ class Stated(Frozen):
 
     power_mw: float | None = Field(default=None, gt=0)
     area_mm2: float | None = Field(default=None, gt=0)
+    leakage_mw: float | None = Field(default=None, gt=0)
+    energy_pj: dict[str, float] = {}
     of: int = Field(ge=1)
     at: dict[str, int | float | str | bool | None] = {}
     source: str
@@ -114,6 +116,8 @@ class Component(Frozen, ABC):
             return self
         if self.stated.power_mw is not None and self.peak_rate_hz is None:
             raise ValueError("peak_rate_hz: required beside stated.power_mw (energy = power / rate)")
+        if unpriced := sorted(set(self.stated.energy_pj) - set(self.ACTIONS)):
+            raise ValueError(f"stated.energy_pj: no such actions {unpriced} (known: {', '.join(self.ACTIONS)})")
         known = {*type(self).model_fields, "node_nm", "supply_v"} - {"stated"}
         if unknown := sorted(set(self.stated.at) - known):
             raise ValueError(f"stated.at: no such fields {unknown} (known: {', '.join(sorted(known))})")
@@ -158,6 +162,10 @@ class Component(Frozen, ABC):
 
     def leakage_uw(self, tech: Technology) -> float:
         """Static power of one instance in uW; 0 beside a stated power, which has its static share inside."""
+        if self.stated is not None and self.stated.leakage_mw is not None:
+            part, then = self._as_stated(tech)
+            ratio = self.base_leakage_uw(tech) / part.base_leakage_uw(then)
+            return self.stated.leakage_mw * 1e3 / self.stated.of * ratio * self.leakage_scale
         if self.stated is not None and self.stated.power_mw is not None:
             return 0.0
         return self.base_leakage_uw(tech) * self.leakage_scale
@@ -188,8 +196,11 @@ class Component(Frozen, ABC):
         return type(self).model_validate(self.model_dump(exclude={"stated"}) | at), then
 
     def _power_anchor(self, action: str, tech: Technology) -> float:
-        """Stated energy of the main action over the model's; 1 where nothing is stated."""
+        """Stated energy of this or the main action over the model's; 1 where nothing is stated."""
         paid = self.STATED_ACTIONS or self.ACTIONS
+        if self.stated is not None and action in self.stated.energy_pj:
+            part, then = self._as_stated(tech)
+            return self.stated.energy_pj[action] / part.base_energy_pj(action, then)
         if self.stated is None or self.stated.power_mw is None or action not in paid:
             return 1.0
         part, then = self._as_stated(tech)

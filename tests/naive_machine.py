@@ -38,6 +38,8 @@ class _Twin:
         self.spent = [Counter() for _ in tasks]
         self.filled: dict[tuple[int, int, int], Counter] = defaultdict(Counter)
         self.full_at: dict[tuple[int, int, int], int] = {}
+        self.opened, self.fetched, self.begun, self.written = Counter(), Counter(), Counter(), Counter()
+        self.streamed, self.used = Counter(), Counter()  # chunks that are there, and those whose work is done
         self.start, self.end = [-1] * len(tasks), [-1] * len(tasks)
         self.waiting: list[tuple[Iterator[Step], Step]] = []
 
@@ -45,6 +47,9 @@ class _Twin:
         loads: dict[int, list[tuple[int, int, Load]]] = defaultdict(list)
         for index, task in enumerate(self.tasks):
             self.launch(self.compute(index))
+            if task.stream:
+                self.launch(self.stream_in(index))
+                self.launch(self.write_back(index))
             for r, in_round in enumerate(task.loads):
                 for load in in_round:
                     loads[load.tile].append((index, r, load))
@@ -109,6 +114,8 @@ class _Twin:
                 yield (lambda r=r: self.turns >= before + r), nothing
                 self.start[index] = self.time if r == 0 else self.start[index]
             yield (lambda r=r: not task.loads or self.loaded[index, r] == len(task.loads[r])), nothing
+            if task.stream:
+                yield from self.open(index)
             for block in range(task.blocks):
                 for k in range(len(task.inputs)):
                     yield self.operand(index, k, block)
@@ -117,11 +124,91 @@ class _Twin:
                 busy = self.book(index, "busy_ps")
                 if task.on_memory:
                     yield from self.hold((MEMORY,), task.work_ps, (index, block), self.book(index, "memory_ps"), busy)
+                elif task.stream:
+                    yield from self.work_on_stream(index, block)
                 else:
                     yield self.after(task.work_ps, busy)
+                if task.stream and block == task.blocks - 1:
+                    yield self.after(task.stream.tail_ps, busy)
+                    all_written = sum(len(pieces) for pieces in self.pieces(index))
+                    yield (lambda n=all_written: self.written[index] == n), self.book(index, "memory_ps")
                 if r == task.rounds - 1:
                     self.launch(self.deliver(index, block))
             self.turns += 1 if task.inputs else 0
+
+    def open(self, index: int) -> Iterator[Step]:
+        stream = self.tasks[index].stream
+        for step, duration in (("opening", stream.opening_ps), ("head", stream.head_ps)):
+            if duration:
+                for k in range(len(self.tasks[index].inputs)):
+                    yield self.operand(index, k, 0)
+                if self.start[index] < 0:
+                    self.start[index] = self.time
+            if step == "head":
+                yield self.after(duration, self.book(index, "busy_ps"))
+                continue
+            waits = self.book(index, "memory_ps")
+            if duration:
+                yield self.after(stream.first_ps, waits)
+                yield from self.hold((MEMORY,), duration, (index, -1), waits, waits)
+            self.opened[index] = 1
+
+    def work_on_stream(self, index: int, block: int) -> Iterator[Step]:
+        task, busy = self.tasks[index], self.book(index, "busy_ps")
+        stream = task.stream
+        if block >= stream.blocks:
+            self.begun[index] += 1
+            yield self.after(task.work_ps, busy)
+            return
+        ends = [stream.work_ps * (part + 1) // stream.chunks for part in range(stream.chunks)]
+        for begin, end in zip([0, *ends], ends, strict=False):
+            number = self.used[index]
+
+            def book(number: int = number) -> None:
+                is_queued = any(job == (index, number) for _, job in self.queue[MEMORY])
+                self.spent[index]["memory_ps" if is_queued else "stream_ps"] += 1
+
+            yield (lambda number=number: self.streamed[index] > number), book
+            self.begun[index] += 1
+            yield self.after(end - begin, busy)
+            self.used[index] += 1
+        yield self.after(task.work_ps - stream.work_ps, busy)
+
+    def stream_in(self, index: int) -> Iterator[Step]:
+        stream = self.tasks[index].stream
+        yield (lambda: self.opened[index] == 1), nothing
+        if not stream.opening_ps:
+            yield self.after(stream.first_ps)
+        ends = [stream.fetch_ps * (part + 1) // stream.chunks for part in range(stream.chunks)]
+        for number in range(stream.blocks * stream.chunks):
+            yield (lambda number=number: number < self.used[index] + self.buffer_chunks), nothing
+            part = number % stream.chunks
+            yield from self.hold((MEMORY,), ends[part] - (ends[part - 1] if part else 0), (index, number))
+            self.fetched[index] += 1
+            if stream.path:
+                yield from self.hold(stream.path, stream.hop_ps, (index, number))
+            self.streamed[index] += 1
+
+    def pieces(self, index: int) -> list[list[int]]:
+        """For each block, the parts of the task's work that make its pieces of results."""
+        task, numbered, found = self.tasks[index], 0, []
+        for block in range(task.blocks):
+            parts = task.stream.chunks if block < task.stream.blocks else 1
+            numbers = list(range(numbered, numbered + parts))
+            found.append(numbers[-task.stream.results :] if task.stream.results else [])
+            numbered += parts
+        return found
+
+    def write_back(self, index: int) -> Iterator[Step]:
+        stream = self.tasks[index].stream
+        for block, pieces in enumerate(self.pieces(index)):
+            wanted = min(block + 1, stream.blocks) * stream.chunks
+            for n, part in enumerate(pieces):
+                yield (lambda wanted=wanted: self.fetched[index] >= wanted), nothing
+                yield (lambda part=part: self.begun[index] > part), nothing
+                share = stream.result_ps * (n + 1) // len(pieces) - stream.result_ps * n // len(pieces)
+                yield from self.hold((MEMORY,), share, (index, stream.blocks * stream.chunks + self.written[index]))
+                self.written[index] += 1
 
     def operand(self, index: int, k: int, block: int) -> Step:
         edge = self.tasks[index].inputs[k]

@@ -12,7 +12,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cimsim.events import MEMORY, Edge, Load, Task, run
+from cimsim.events import MEMORY, Edge, Load, Stream, Task, run
 from cimsim.events.arbiter import Arbiter, Referee
 from cimsim.events.machine import Machine
 from tests import naive, naive_machine
@@ -36,6 +36,16 @@ def loads(draw, tile: int) -> Load:
 
 
 @st.composite
+def streams(draw, blocks: int, work: int) -> Stream:
+    opening, head, fetch, tail, result, first, hop = (draw(st.integers(0, 6)) for _ in range(7))
+    path = draw(st.sampled_from([(), ("a",), ("b", "c")]))
+    return Stream(
+        opening, head, draw(st.integers(1, blocks)), draw(st.integers(1, 4)), 2 * fetch, draw(st.integers(0, work)),
+        tail, draw(st.integers(0, 3)), result, first, path, hop if path else 0,
+    )  # fmt: skip
+
+
+@st.composite
 def graphs(draw, with_loads: bool) -> list[Task]:
     tasks = [Task("input", draw(st.integers(1, 4)), draw(st.integers(0, 4)), 0, on_memory=draw(st.booleans()))]
     for index in range(1, draw(st.integers(2, 5))):
@@ -45,7 +55,9 @@ def graphs(draw, with_loads: bool) -> list[Task]:
         rounds = draw(st.integers(0, 2)) if with_loads else 0
         load = tuple(tuple(draw(loads(tile)) for tile in range(draw(st.integers(1, 3)))) for _ in range(rounds))
         work, latency = draw(st.integers(0, 5)), draw(st.integers(0, 4))
-        tasks.append(Task(f"task {index}", blocks, work, latency, inputs, max(1, rounds), load))
+        stream = draw(streams(blocks, 3 * work)) if rounds == 0 and draw(st.booleans()) else None
+        work *= 3 if stream else 1
+        tasks.append(Task(f"task {index}", blocks, work, latency, inputs, max(1, rounds), load, stream=stream))
     return tasks
 
 
@@ -88,7 +100,8 @@ def test_time_is_work_and_waiting(tasks, has_loads):
     timeline = run(tasks, pipelined=not has_loads)
     for task, times in zip(tasks, timeline.tasks, strict=True):
         assert times.end_ps - times.start_ps == sum(times[2:]) + task.latency_ps
-        assert times.busy_ps == task.blocks * task.work_ps * task.rounds
+        around_ps = task.stream.head_ps + task.stream.tail_ps if task.stream else 0
+        assert times.busy_ps == task.blocks * task.work_ps * task.rounds + around_ps
 
 
 @settings(max_examples=80)

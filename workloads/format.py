@@ -152,7 +152,7 @@ def _vq(match: re.Match[str]) -> WeightFormat:
     _in_range(name, "d", d, 1, 32)
     _in_range(name, "K", k, 2, 65536)
     _in_range(name, "books", books, 1, 8)
-    _in_range(name, "entry bits", entry, 2, 8)
+    _in_range(name, "entry bits", entry, 2, 16)
     _in_range(name, "scale bits", scale, 0, 8)
     sum_bits = entry + ceil(log2(books)) + scale
     return WeightFormat(

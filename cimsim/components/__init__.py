@@ -10,9 +10,12 @@ from cimsim.components.dac import Dac
 from cimsim.components.digital import Digital
 from cimsim.components.digital_array import DigitalArray
 from cimsim.components.dram import Dram
+from cimsim.components.gather import Gather
 from cimsim.components.index_buffer import IndexBuffer
 from cimsim.components.lattice_decoder import LatticeDecoder
 from cimsim.components.link import Link
+from cimsim.components.multiplier_array import MultiplierArray
+from cimsim.components.product_buffer import ProductBuffer
 from cimsim.components.register import Register
 from cimsim.components.router import Router
 from cimsim.components.sample_hold import SampleHold
@@ -21,6 +24,7 @@ from cimsim.components.shift_add import ShiftAdd
 COMPONENTS: dict[str, type[Component]] = {
     "crossbar": Crossbar,
     "digital_array": DigitalArray,
+    "multiplier_array": MultiplierArray,
     "dac": Dac,
     "sample_hold": SampleHold,
     "adc": Adc,
@@ -30,6 +34,8 @@ COMPONENTS: dict[str, type[Component]] = {
     "index_buffer": IndexBuffer,
     "codebook_rom": CodebookRom,
     "lattice_decoder": LatticeDecoder,
+    "product_buffer": ProductBuffer,
+    "gather": Gather,
     "router": Router,
     "bus": Bus,
     "link": Link,

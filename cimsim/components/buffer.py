@@ -14,7 +14,7 @@ SRAM_64KB = {"memory": "sram", "capacity_bits": 524_288, "width_bits": 256, "rol
 
 
 class Buffer(SramPriced):
-    """A tile's or the chip's buffer."""
+    """A tile's or the chip's buffer; or one for sums, or for the codebooks that a multiplier array meets."""
 
     SOURCES: ClassVar = (
         Source(
@@ -33,7 +33,7 @@ class Buffer(SramPriced):
 
     kind: Literal["buffer"] = "buffer"
     memory: Literal["sram", "edram"]
-    role: Literal["tile", "global"] = "tile"
+    role: Literal["tile", "global", "output", "codebook"] = "tile"
     edram_energy_ratio: float = Field(default=1.0, gt=0)
     edram_area_ratio: float = Field(default=0.82, gt=0)
 

@@ -38,6 +38,16 @@ LEAKAGE_UW_PER_UM2: dict[float, float] = {
 }
 
 
+# Arithmetic by number format, at 45 nm and 0.9 V.
+ARITHMETIC_TECH = Technology(45, 0.9)
+HOROWITZ = "M. Horowitz, ISSCC 2014, 45 nm, 0.9 V"
+SZE = "area as V. Sze et al. tabulate it, Proc. IEEE 105(12), 2017, synthesised at 45 nm"
+MULTIPLY_PJ: dict[str, float] = {"fp16": 1.1, "int8": 0.2}
+ADD_PJ: dict[str, float] = {"fp16": 0.4, "int8": 0.03, "int32": 0.1}
+MULTIPLY_UM2: dict[str, float] = {"fp16": 1640, "int8": 282}
+ADD_UM2: dict[str, float] = {"fp16": 1360, "int8": 36, "int32": 137}
+
+
 def energy_at(table_pj: Mapping[float, float], tech: Technology) -> float:
     """A table's energy in `tech`, in pJ; the table holds at nominal supplies."""
     return interpolate(table_pj, tech.node_nm) * supply_factor(nominal_supply_v(tech.node_nm), tech.supply_v)

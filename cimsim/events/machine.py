@@ -15,7 +15,8 @@ import simpy
 from simpy.events import Event, Timeout
 
 from cimsim.events.arbiter import Arbiter, JobId, Milestone, Referee, now
-from cimsim.events.tasks import MEMORY, Edge, Load, Slice, Task, TaskTimes, Timeline
+from cimsim.events.feed import Feed
+from cimsim.events.tasks import MEMORY, Edge, Load, Slice, Task, TaskTimes, Timeline, share
 
 Process = Generator[Event, None, None]
 
@@ -46,6 +47,8 @@ class Machine:
     def __init__(self, tasks: Sequence[Task], pipelined: bool, buffer_chunks: int, trace: bool):
         if pipelined and any(task.loads for task in tasks):
             raise ValueError("tasks whose weights are loaded take turns: they cannot be pipelined")
+        if any(task.stream and (task.loads or task.rounds > 1) for task in tasks):
+            raise ValueError("tasks with a stream have no loads and one round")
         env = self.env = simpy.Environment(initial_time=0)
         self.tasks, self.pipelined, self.buffer_chunks, self.trace = tasks, pipelined, buffer_chunks, trace
         referee = Referee(env)
@@ -63,6 +66,7 @@ class Machine:
         self.spent_ps: list[Counter[str]] = [Counter() for _ in tasks]
         self.start_ps, self.end_ps = [-1] * len(tasks), [-1] * len(tasks)
         self.slices: list[Slice] = []
+        self.feeds = {i: Feed(env, task, buffer_chunks) for i, task in enumerate(tasks) if task.stream}
 
     def processes(self) -> list[Process]:
         """One process per task, and a fetcher and a loader per tile; their order does not matter."""
@@ -75,6 +79,7 @@ class Machine:
         for tile in tiles:
             tile.room.add(self.buffer_chunks)
         found = [self.compute(index) for index in range(len(self.tasks))]
+        found += [self.stream_in(index) for index in self.feeds] + [self.write_back(index) for index in self.feeds]
         return found + [self.fetch(tile) for tile in tiles] + [self.fill(tile) for tile in tiles]
 
     def run(self, processes: Iterable[Process]) -> Timeline:
@@ -108,6 +113,9 @@ class Machine:
                 _, _, fill, starved, queued = max(self.fills[index, r])  # of the last tile, the lowest of these
                 spent.update(fill_ps=fill, starved_ps=starved, queued_ps=queued)
             bar_ps = -1
+            if task.stream:
+                yield from self.open(index)
+                bar_ps = self.start_ps[index]
             for block in range(task.blocks):
                 yield from self.operands(index, block)
                 self.begin(index)
@@ -116,14 +124,108 @@ class Machine:
                 if task.on_memory:
                     yield from self.hold((MEMORY,), task.work_ps, (index, block))
                     spent["memory_ps"] += now(self.env) - asked_ps - task.work_ps
+                elif task.stream:
+                    yield from self.work_on_stream(index, block)
                 elif task.work_ps:
                     yield Timeout(self.env, task.work_ps)
                 spent["busy_ps"] += task.work_ps
                 if r == task.rounds - 1:
+                    if task.stream and block == task.blocks - 1:
+                        yield from self.close(index)
                     self.finish(index, block)
             self.bar(task.name, f"{task.name} round {r}" if task.rounds > 1 else task.name, bar_ps)
             if task.inputs:
                 self.turns.add()
+
+    def open(self, index: int) -> Process:
+        """What a stream must bring before work begins, and the work before its first chunk."""
+        stream, spent, feed = self.tasks[index].stream, self.spent_ps[index], self.feeds[index]
+        assert stream is not None, "asked for tasks with a stream only"
+        if stream.opening_ps:
+            yield from self.operands(index, 0)
+            self.begin(index)
+            since_ps = now(self.env)
+            if stream.first_ps:
+                yield Timeout(self.env, stream.first_ps)
+            yield from self.hold((MEMORY,), stream.opening_ps, (index, -1))
+            spent["memory_ps"] += now(self.env) - since_ps
+        feed.opened.add()
+        if stream.head_ps:
+            yield from self.operands(index, 0)
+            self.begin(index)
+            yield Timeout(self.env, stream.head_ps)
+            spent["busy_ps"] += stream.head_ps
+
+    def work_on_stream(self, index: int, block: int) -> Process:
+        """One block: its parts that go along with chunks, each when its chunk is there, and the rest."""
+        task, spent, feed = self.tasks[index], self.spent_ps[index], self.feeds[index]
+        stream = task.stream
+        assert stream is not None, "asked for tasks with a stream only"
+        rest_ps = task.work_ps
+        if block < stream.blocks:
+            rest_ps -= stream.work_ps
+            for part in range(stream.chunks):
+                since_ps, number = now(self.env), block * stream.chunks + part
+                if feed.ready.count < number + 1:
+                    yield feed.ready.reach(number + 1)
+                asked_ps, granted_ps = feed.asked[number]
+                in_queue_ps = max(0, granted_ps - max(asked_ps, since_ps))
+                spent.update(memory_ps=in_queue_ps, stream_ps=now(self.env) - since_ps - in_queue_ps)
+                feed.begun.add()
+                if part_ps := share(stream.work_ps, part, stream.chunks):
+                    yield Timeout(self.env, part_ps)
+                feed.room.add()
+        else:
+            feed.begun.add()
+        if rest_ps:
+            yield Timeout(self.env, rest_ps)
+
+    def close(self, index: int) -> Process:
+        """What follows the last block of a task with a stream: its tail, and writing the results that still wait."""
+        stream, spent, feed = self.tasks[index].stream, self.spent_ps[index], self.feeds[index]
+        assert stream is not None, "asked for tasks with a stream only"
+        if stream.tail_ps:
+            yield Timeout(self.env, stream.tail_ps)
+            spent["busy_ps"] += stream.tail_ps
+        since_ps = now(self.env)
+        if feed.written.count < feed.num_results:
+            yield feed.written.reach(feed.num_results)
+        spent["memory_ps"] += now(self.env) - since_ps
+
+    def stream_in(self, index: int) -> Process:
+        """Outer memory -> index buffer for one task's stream, as far ahead as the buffer has room."""
+        stream, feed, memory = self.tasks[index].stream, self.feeds[index], self.links[MEMORY]
+        assert stream is not None, "asked for tasks with a stream only"
+        if feed.opened.count < 1:
+            yield feed.opened.reach(1)
+        bar_ps = now(self.env)
+        if stream.first_ps and not stream.opening_ps:
+            yield Timeout(self.env, stream.first_ps)
+        for number in range(feed.num_chunks):
+            if feed.room.count < number + 1:
+                yield feed.room.reach(number + 1)
+            asked_ps, job = now(self.env), (index, number)
+            yield memory.request(job)
+            feed.asked.append((asked_ps, now(self.env)))
+            if chunk_ps := share(stream.fetch_ps, number % stream.chunks, stream.chunks):
+                yield Timeout(self.env, chunk_ps)
+            memory.release()
+            feed.fetched.add()
+            if stream.path:
+                yield from self.hold(stream.path, stream.hop_ps, job)
+            feed.ready.add()
+        self.bar(f"fetch {self.tasks[index].name}", self.tasks[index].name, bar_ps)
+
+    def write_back(self, index: int) -> Process:
+        """Results -> outer memory, behind the chunks of their block."""
+        feed = self.feeds[index]
+        for number, result in enumerate(feed.results()):
+            if feed.fetched.count < result.fetched:
+                yield feed.fetched.reach(result.fetched)
+            if feed.begun.count < result.begun:
+                yield feed.begun.reach(result.begun)
+            yield from self.hold((MEMORY,), result.write_ps, (index, feed.num_chunks + number))
+            feed.written.add()
 
     def begin(self, index: int) -> None:
         if self.start_ps[index] < 0:

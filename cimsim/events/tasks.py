@@ -36,6 +36,30 @@ class Load(NamedTuple):
     hop_ps: int = 0  # one chunk on the path
 
 
+class Stream(NamedTuple):
+    """What a task takes from the outer memory while it works, and what it writes back behind its work.
+
+    It begins with the task's turn. `opening_ps` of the memory must pass before any work, then `head_ps` of work that
+    needs no chunk. Of each of the first `blocks` blocks `work_ps` go along with `chunks` chunks, which hold the memory
+    for `fetch_ps` together: each equal part of that work begins with its chunk. A block's results go back in `results`
+    pieces, `result_ps` together: after the block's last chunk has come, and each once the part of the work that makes
+    it has begun. The task ends `tail_ps` after its last block, and not before its results are written.
+    """
+
+    opening_ps: int
+    head_ps: int
+    blocks: int
+    chunks: int
+    fetch_ps: int
+    work_ps: int
+    tail_ps: int = 0
+    results: int = 0
+    result_ps: int = 0
+    first_ps: int = 0  # access latency, before the opening
+    path: tuple[str, ...] = ()  # from the memory's port to the task's tile
+    hop_ps: int = 0  # one chunk on it
+
+
 class Task(NamedTuple):
     """One node of the network on its tiles: `blocks` blocks of `work_ps`, results after `latency_ps` more.
 
@@ -51,6 +75,12 @@ class Task(NamedTuple):
     rounds: int = 1
     loads: tuple[tuple[Load, ...], ...] = ()
     on_memory: bool = False
+    stream: Stream | None = None  # without loads, in one round
+
+
+def share(total: int, part: int, parts: int) -> int:
+    """Part number `part` of `parts` parts that are equal but for rounding, and are `total` together."""
+    return total * (part + 1) // parts - total * part // parts
 
 
 class Slice(NamedTuple):
@@ -70,13 +100,14 @@ class TaskTimes(NamedTuple):
 
     start_ps: int
     end_ps: int
-    busy_ps: int  # blocks at work
+    busy_ps: int  # blocks at work, and what comes before and behind them in a task with a stream
     fill_ps: int  # weights being decoded and written, in the tile that takes longest
     starved_ps: int  # that tile's writer waits for weights on their way: latency, memory, mesh
     queued_ps: int  # that tile's writer waits for weights while the outer memory serves others
     dependency_ps: int  # operands are not made yet
     mesh_ps: int  # operands are made, and wait for or cross mesh links
-    memory_ps: int  # operands are made, and wait for or cross the outer memory's channel
+    memory_ps: int  # operands or results wait for or cross the outer memory's channel, or chunks wait for it
+    stream_ps: int  # chunks are on their way: they cross the memory's channel or the mesh
 
 
 class Timeline(NamedTuple):
