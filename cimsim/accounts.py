@@ -17,7 +17,15 @@ from cimsim.kernels import count_load
 from cimsim.spec import Chip
 from workloads.plan import Plan
 
-ARRAY_CAUSES = ("index", "rom_port", "bank_conflict", "adc", "output", "fetch")  # what kernels count; the rest waits
+ARRAY_CAUSES = (
+    "index",
+    "rom_port",
+    "bank_conflict",
+    "products",
+    "adc",
+    "output",
+    "fetch",
+)  # what kernels count; the rest waits
 
 Densities = Mapping[str, dict[str, float]]  # layer -> {"input": share of ones streamed, "cell": mean cell level}
 
@@ -39,11 +47,11 @@ def report(account: Account, plan: Plan) -> CostReport:
     layers = tuple(_layer_costs(account))
     energy = cost.add_energy([(layer.energy_by_component_pj, 1.0) for layer in layers])
     dynamic, leakage = cost.total_pj(energy), cost.leakage_pj(chip, latency_ps)
-    resident, works = account.deployment.resident, account.deployment.works.values()
+    works = account.deployment.works.values()
     return CostReport(
         network=network.name, chip=chip.name, plan=plan_label(plan), batch=network.batch,
         clocks_hz=dict(chip.clocks_hz), latency_clock="array", schedule=account.deployment.schedule,
-        weight_state="resident: loaded before the first image" if resident else "reloaded from outer memory",
+        weight_state=weight_state(account.deployment),
         images_per_weight_load=account.images_per_load, op_convention=cost.OP_CONVENTION,
         energy_pj=dynamic + leakage, dynamic_pj=dynamic, leakage_pj=leakage,
         always_on_pj=cost.always_on_pj(chip, latency_ps),
@@ -55,6 +63,13 @@ def report(account: Account, plan: Plan) -> CostReport:
         stall_cycles={cause: sum(layer.stall_cycles[cause] for layer in layers) for cause in layers[0].stall_cycles},
         energy_by_component_pj=energy, layers=layers, sources=source_rows(chip), warnings=tuple(warnings(account)),
     )  # fmt: skip
+
+
+def weight_state(deployment: Deployment) -> str:
+    """Where weights, codebooks and codes are while images pass."""
+    whole = "resident: loaded before the first image" if deployment.resident else "reloaded from outer memory"
+    is_streamed = any(work.stream for work in deployment.works.values())
+    return whole + ("; codes of looked-up layers come from outer memory for every image" if is_streamed else "")
 
 
 def _layer_costs(account: Account) -> Iterator[LayerCost]:
@@ -77,7 +92,7 @@ def _layer_cost(account: Account, times: TaskTimes, name: str, work: LayerWork |
         (times.fill_ps + times.starved_ps + times.queued_ps) / 1000, *_roofline(actions, work, times, account),
         {cause: rates.ticks(ps, clock) for cause, ps in stalls_ps(work, times, account.deployment).items()}, energy,
         work.placement.num_arrays if work else 0, work.placement.rounds if work else 0, account.deployment.resident,
-        {"/".join(filter(None, key)): n for key, n in sorted(actions.items())},
+        {"/".join(filter(None, key)): n for key, n in sorted(actions.items())}, work.why if work else "",
     )  # fmt: skip
 
 
@@ -111,7 +126,7 @@ def stalls_ps(work: LayerWork | None, times: TaskTimes, deployment: Deployment) 
     """Time lost by cause, as `LayerCost` defines the causes; they overlap neither each other nor work."""
     lost = {
         "dependency": times.dependency_ps, "mesh": times.mesh_ps, "dram": times.memory_ps + times.queued_ps,
-        "index_starvation": times.starved_ps,
+        "index_starvation": times.starved_ps + times.stream_ps,
     } | dict.fromkeys(ARRAY_CAUSES, 0)  # fmt: skip
     if work is None:
         return lost
@@ -122,7 +137,7 @@ def stalls_ps(work: LayerWork | None, times: TaskTimes, deployment: Deployment) 
     ticks = max(1, sum(load.ticks * count for load, count in loads))
     for cause in ("index", "rom_port", "bank_conflict"):  # the writer's share of idle ticks while it fills arrays
         idle = sum(getattr(load, f"stall_{cause}") * count for load, count in loads)
-        lost[cause] = times.fill_ps * idle // ticks
+        lost[cause] += times.fill_ps * idle // ticks
     return lost
 
 
@@ -132,7 +147,7 @@ def bottleneck(work: LayerWork | None, times: TaskTimes) -> str:
         return "digital" if times.busy_ps >= times.memory_ps else "outer memory"
     stages = work.stage_ticks
     spent = {max(stages, key=lambda name: stages[name]): times.busy_ps, "weight write": times.fill_ps,
-             "outer memory": times.starved_ps + times.queued_ps + times.memory_ps}  # fmt: skip
+             "outer memory": times.starved_ps + times.queued_ps + times.memory_ps + times.stream_ps}  # fmt: skip
     return max(spent, key=lambda name: spent[name])
 
 

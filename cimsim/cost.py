@@ -35,9 +35,10 @@ class LayerCost:
       dependency        operands are not made yet
       mesh              operands are made, and wait for or cross mesh links
       dram              operands or weights wait for (operands: or cross) the outer memory's channel
-      index_starvation  the writer of weights waits for weights on their way to it
+      index_starvation  the writer of weights waits for weights, or the gather unit for codes, on their way to it
       index, rom_port   the writer waits for index words, for the ports or the latency of ROM or decoder
       bank_conflict     a gather waits for banks that several of its lanes want
+      products          the gather unit waits for products that are not made yet
       adc               arrays hold a finished read that waits for converters
       output            arrays hold a finished read that waits for the stages after the converters
       fetch             arrays wait for operands from the tile's own buffer
@@ -59,6 +60,7 @@ class LayerCost:
     rounds: int
     resident: bool
     counts: dict[str, int] = field(default_factory=dict)
+    dataflow_reason: str = ""  # why this one, where the plan left it open
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from workloads.layer import Network, Node
 
 MAP_BITS = 8  # feature maps are stored as bytes, whatever part of them a layer streams in
 
-Store = Literal["consumer", "buffer", "memory"]
+Store = Literal["consumer", "buffer", "memory", "outside"]
 Order = Literal["row_major", "snake"]  # of the tiles that layers fill
 
 
@@ -22,7 +22,8 @@ class Deployment(NamedTuple):
     """`resident`: every layer has arrays of its own. `stores`: where each node's output waits for its readers.
 
     `consumer`: row by row in the tile buffers of the next layers. `buffer`: whole, in the global buffer
-    (in the tile buffers without one). `memory`: whole, in the outer memory.
+    (in the tile buffers without one). `memory`: whole, in the outer memory. `outside`: there too, where layers read
+    and write them as part of their own streams.
     """
 
     network: Network
@@ -62,8 +63,20 @@ def is_pipelined(chip: Chip, resident: bool) -> bool:
 
 
 def is_resident(works: Mapping[str, LayerWork], chip: Chip) -> bool:
-    """Whether all layers have cells of their own, each starting on a fresh unit."""
-    return holds([work.placement.num_units for work in works.values()], chip)
+    """Whether all layers have cells of their own, each starting on a fresh unit; but layers that take turns need the
+    arrays of one book once."""
+    return holds(list(own_units(works, chip).values()), chip)
+
+
+def own_units(works: Mapping[str, LayerWork], chip: Chip) -> dict[str, int]:
+    """Units of each layer; none if, where layers take turns, an earlier one's arrays hold the same book."""
+    seen: set[str] = set()
+    units = {}
+    for name, work in works.items():
+        is_shared = work.book in seen and chip.schedule == "layer_by_layer"
+        units[name] = 0 if is_shared else work.placement.num_units
+        seen |= {work.book} - {""}
+    return units
 
 
 def holds(layer_units: Sequence[int], chip: Chip) -> bool:
@@ -89,6 +102,8 @@ def _stores(network: Network, chip: Chip, pipelined: bool) -> dict[str, Store]:
     without one, in the buffer all the same). Maps that layers read, perhaps many times, go first; then
     those that wait shortest."""
     nodes = network.nodes
+    if rates.maps_outside(chip):
+        return dict.fromkeys(("input", *(node.name for node in nodes)), "outside")
     if pipelined:
         return {node.name: "consumer" for node in nodes}
     room = rates.map_buffer_bits(chip) if chip.part("dram") else inf
@@ -112,8 +127,13 @@ def homes(deployment: Deployment) -> dict[str, int]:
     the outer memory's port is; digital nodes run where their first input is made."""
     per_tile, works = deployment.chip.units_per_tile, deployment.works
     units, named = deployment.chip.num_tiles * per_tile, [node.name for node in deployment.network.nodes if node.layer]
-    needed = [works[name].placement.num_units for name in named] if deployment.resident else [0] * len(named)
+    own = own_units(works, deployment.chip)
+    needed = [own[name] for name in named] if deployment.resident else [0] * len(named)
     places = dict(zip(named, first_places(needed, units), strict=True))
+    holders: dict[str, str] = {}
+    for name in named:
+        first = holders.setdefault(works[name].book or name, name)
+        places[name] = places[name] if own[name] or not deployment.resident else places[first]
     tiles = {"input": 0}
     for node in deployment.network.nodes:
         if node.layer is None:

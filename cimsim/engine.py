@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import inf
 
+from numpy.typing import NDArray
+
 from cimsim import accounts, cost, rates, traffic
 from cimsim.accounts import Account, Densities
+from cimsim.choice import cheapest, possible_works, with_book, with_kept_books
 from cimsim.cost import CostReport, Prices
-from cimsim.dataflow import DATAFLOWS, LayerWork
+from cimsim.dataflow import LayerWork
 from cimsim.dataflow.work import duplicated
 from cimsim.deployment import Deployment, deploy, is_resident
 from cimsim.events import Timeline, run
@@ -18,6 +21,8 @@ from cimsim.spec import Chip
 from workloads.errors import InputError
 from workloads.layer import Layer, Network, Node
 from workloads.plan import LayerPlan, Plan
+
+Codes = Mapping[str, NDArray]  # layer -> its indices [O, sub-vectors, books]
 
 
 def simulate(  # noqa: PLR0913  the front door
@@ -29,13 +34,15 @@ def simulate(  # noqa: PLR0913  the front door
     layout: Layout | None = None,
     images_per_weight_load: float | None = None,
     densities: Densities | None = None,
+    codes: Codes | None = None,
 ) -> CostReport:
     """Energy, latency and area of `batch` images of `network` on `chip` under `plan` (default: 8-bit linear).
 
+    `codes` are the real indices of layers, whose bank conflicts are then counted from them (else: uniform indices).
     Raises InputError that names every layer which the chip cannot hold or decode, and why.
     """
     terms = {"batch": batch, "layout": layout, "images_per_weight_load": images_per_weight_load}
-    return simulate_timeline(network, chip, plan, **terms, densities=densities)[0]
+    return simulate_timeline(network, chip, plan, **terms, densities=densities, codes=codes)[0]
 
 
 def simulate_timeline(  # noqa: PLR0913  the front door
@@ -47,13 +54,14 @@ def simulate_timeline(  # noqa: PLR0913  the front door
     layout: Layout | None = None,
     images_per_weight_load: float | None = None,
     densities: Densities | None = None,
+    codes: Codes | None = None,
 ) -> tuple[CostReport, Timeline]:
     """As `simulate`, with who was busy or waiting when."""
     if batch < 1:
         raise InputError("simulate", [f"batch = {batch}: must be >= 1"])
     network = network.batched(batch) if batch > 1 else network
     plan, layout = plan or Plan.uniform(network, "linear-8"), layout or Layout()
-    works = layer_works(network, chip, plan, layout)
+    works = layer_works(network, chip, plan, layout, codes)
     resident = is_resident(works, chip)
     _check_reload(network, works, chip, resident)
     images = images_of(images_per_weight_load, resident, network.batch)
@@ -76,7 +84,9 @@ def images_of(images_per_weight_load: float | None, resident: bool, batch: int =
     return images
 
 
-def layer_works(network: Network, chip: Chip, plan: Plan, layout: Layout | None = None) -> dict[str, LayerWork]:
+def layer_works(
+    network: Network, chip: Chip, plan: Plan, layout: Layout | None = None, codes: Codes | None = None
+) -> dict[str, LayerWork]:
     """Place every layer and count its work. Raises InputError with all refusals at once."""
     copies = layout.copies if layout else {}
     try:
@@ -84,29 +94,31 @@ def layer_works(network: Network, chip: Chip, plan: Plan, layout: Layout | None 
     except ValueError as error:
         raise InputError("plan", str(error).split("; ")) from None
     known = {layer.name for layer in network.layers}
-    works, problems = {}, [f"layout.copies.{name}: no such layer" for name in copies if name not in known]
-    problems += _rom_problems(chip, plan)
+    problems = [f"layout.copies.{name}: no such layer" for name in copies if name not in known]
+    found: dict[str, list[LayerWork]] = {}
     for layer in network.layers:
         try:
-            work = layer_work(layer, plan.layers[layer.name], chip)
-            works[layer.name] = duplicated(work, copies.get(layer.name, 1), chip)
+            found[layer.name] = possible_works(layer, plan.layers[layer.name], chip, (codes or {}).get(layer.name))
         except Unmappable as refused:
             problems.append(f"layers.{layer.name}.format = {plan.layers[layer.name].format!r}: {refused}")
+    reloads = not is_resident({name: works[0] for name, works in found.items()}, chip)
+    works = {}
+    for name, choices in found.items():
+        book = plan.book_id(name)
+        try:
+            works[name] = duplicated(with_book(cheapest(choices, chip, reloads), book), copies.get(name, 1), chip)
+        except Unmappable as refused:
+            problems.append(f"layers.{name}.format = {plan.layers[name].format!r}: {refused}")
+    problems += _rom_problems(chip, plan, works)
     if problems:
         raise InputError(f"{network.name} on {chip.name}", problems)
-    return works
+    return with_kept_books(works, plan, chip)
 
 
 def layer_work(layer: Layer, choice: LayerPlan, chip: Chip) -> LayerWork:
     """One layer's placement, timing and actions. Raises Unmappable with the reason."""
-    fmt = choice.weight_format
-    name = ("stationary" if fmt.kind == "linear" else "decode") if choice.dataflow == "auto" else choice.dataflow
-    dataflow = DATAFLOWS[name]
-    if reason := dataflow.refusal(layer, fmt, chip):
-        raise Unmappable(reason)
-    if fmt.rotation and layer.num_inputs % fmt.rotation:
-        raise Unmappable(f"{fmt.name} rotates blocks of {fmt.rotation} inputs, which do not divide {layer.num_inputs}")
-    return dataflow.work(layer, fmt, chip, choice.activation_bits)
+    choices = possible_works(layer, choice, chip)
+    return cheapest(choices, chip, reloads=not is_resident({layer.name: choices[0]}, chip))
 
 
 def _check_reload(network: Network, works: Mapping[str, LayerWork], chip: Chip, resident: bool) -> None:
@@ -123,9 +135,10 @@ def _check_reload(network: Network, works: Mapping[str, LayerWork], chip: Chip, 
     )
 
 
-def _rom_problems(chip: Chip, plan: Plan) -> Iterator[str]:
-    """The ROM holds every distinct book of the plan at once."""
-    rom, books = chip.part("codebook_rom"), plan.codebooks()
+def _rom_problems(chip: Chip, plan: Plan, works: Mapping[str, LayerWork]) -> Iterator[str]:
+    """The ROM holds every distinct book of the plan at once, but those that are looked up elsewhere."""
+    elsewhere = {plan.book_id(name) for name, work in works.items() if work.dataflow == "lookup"}
+    rom, books = chip.part("codebook_rom"), {id_: fmt for id_, fmt in plan.codebooks().items() if id_ not in elsewhere}
     bits = sum(fmt.codebook_bits for fmt in books.values())
     if rom is not None and bits > rom.component.capacity_bits:
         yield (f"codebooks {', '.join(sorted(books))} have {bits} bits together, "

@@ -44,6 +44,11 @@ def is_writable(chip: Chip) -> bool:
     return not isinstance(chip.array, MemoryArray) or chip.array.is_writable
 
 
+def holds_weights(chip: Chip) -> bool:
+    """Whether weights lie in the chip's arrays: multipliers have none."""
+    return isinstance(chip.array, MemoryArray)
+
+
 def cells(chip: Chip) -> MemoryArray:
     """The arrays that hold weights; dataflows refuse a chip without any."""
     assert isinstance(chip.array, MemoryArray), f"{chip.name} has no memory cells"
@@ -201,6 +206,12 @@ def transfer_ps(chip: Chip, bits: int, hops: int) -> int:
     return instant_ps(cycles, chip.clocks_hz[part.component.clock])
 
 
+def maps_outside(chip: Chip) -> bool:
+    """Whether layers take their inputs from the outer memory, and send their results there, as they work."""
+    part = chip.part("gather")
+    return part is not None and part.component.maps_in_memory
+
+
 def map_buffer_bits(chip: Chip) -> int:
     """Room for whole feature maps: the global buffer's, or that of all tile buffers without one."""
     whole = chip.part("buffer", "global")
@@ -264,8 +275,8 @@ def mesh_path(chip: Chip, start_tile: int, end_tile: int) -> tuple[str, ...]:
 def array_numbers(chip: Chip) -> ArrayNumbers:
     """What decides the numbers this chip's arrays return; digital arrays lose nothing."""
     if not isinstance(chip.array, Crossbar):
-        cells_of = cells(chip)
-        return ArrayNumbers(cells_of.rows, cells_of.rows_on, 1, 1, DIGITAL_BITS, "twos_complement")
+        rows_on = cells(chip).rows_on if holds_weights(chip) else chip.array.rows
+        return ArrayNumbers(chip.array.rows, rows_on, 1, 1, DIGITAL_BITS, "twos_complement")
     part, adc = crossbar(chip), chip.part("adc")
     assert adc is not None, "load_chip refuses a chip without an ADC"
     return ArrayNumbers(

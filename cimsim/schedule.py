@@ -8,7 +8,7 @@ from math import ceil
 from cimsim import rates
 from cimsim.dataflow import LayerWork
 from cimsim.deployment import MAP_BITS, Deployment, digital_ops, digital_role, paths
-from cimsim.events import MEMORY, Edge, Load, Task
+from cimsim.events import MEMORY, Edge, Load, Stream, Task
 from cimsim.kernels import count_load
 from cimsim.spec import Chip
 from cimsim.streams import needed_rows
@@ -55,9 +55,40 @@ def _task(deployment: Deployment, node: Node, work: LayerWork | None, edges: tup
     work_ps = rates.instant_ps(interval * _positions_at_once(work, rows), rate)
     if work.deliveries > 1 and deployment.stores.get(node.inputs[0]) == "memory":
         work_ps = max(work_ps, rates.memory_ps(chip, ceil(deployment.map_bits(node.inputs[0]) / rows)))
+    if work.stream is not None:
+        return _streaming_task(deployment, node, work, edges, work_ps)
     latency_ps = rates.instant_ps(work.first_ticks, rate) - rates.instant_ps(interval, rate)
     loads = () if deployment.resident else weight_loads(work, chip)
     return Task(node.name, rows, work_ps, latency_ps, edges, max(1, len(loads)), loads)
+
+
+def _streaming_task(deployment: Deployment, node: Node, work: LayerWork, edges: tuple[Edge, ...], work_ps: int) -> Task:
+    """A layer whose codes come while it works. Transfers begin and end with cycles of the tile's clock. Where layers
+    take turns, the next one begins when the pipeline is empty. Books that are not resident are loaded before."""
+    chip, rows, moved = deployment.chip, node.out_shape[1], work.stream
+    assert moved is not None, "asked for works with a stream only"
+    clock, blocks = chip.clocks_hz["digital"], rows if moved.readings == moved.rounds else 1
+    opening_ps = _whole_cycles(rates.memory_ps(chip, moved.opening_bits), clock) if moved.opening_bits else 0
+    result_ps = rates.memory_ps(chip, moved.result_bits) if moved.result_bits else 0
+    all_bits = moved.index_bits + moved.other_bits + moved.result_bits
+    all_ps = _whole_cycles(rates.memory_ps(chip, all_bits), clock)
+    chunks = ceil(moved.index_bits / blocks / (chunk_bits(chip) * work.placement.num_tiles))
+    round_ps = rates.instant_ps(work.interval_ticks * moved.positions, work.clock_hz)
+    drain_ps = rates.instant_ps(moved.drain_ticks, work.clock_hz)
+    memory, path = chip.part("dram"), rates.mesh_path(chip, 0, work.placement.num_tiles - 1)
+    stream = Stream(
+        opening_ps, rates.instant_ps(moved.head_ticks, work.clock_hz), blocks, chunks, (all_ps - result_ps) // blocks,
+        work_ps if blocks == rows else min(work_ps, round_ps), 0 if deployment.pipelined else drain_ps,
+        ceil(chunks / moved.parts) if result_ps else 0, result_ps // rows,
+        memory.component.latency_ps if memory else 0, path, rates.transfer_ps(chip, chunk_bits(chip), len(path)),
+    )  # fmt: skip
+    latency_ps = drain_ps if deployment.pipelined else 0
+    loads = () if deployment.resident or not work.load_bits else weight_loads(work, chip)
+    return Task(node.name, rows, work_ps, latency_ps, edges, loads=loads, stream=stream)
+
+
+def _whole_cycles(duration_ps: int, clock_hz: int) -> int:
+    return rates.instant_ps(rates.ticks(duration_ps, clock_hz), clock_hz)
 
 
 def _positions_at_once(work: LayerWork, rows: int) -> Fraction:
@@ -69,6 +100,8 @@ def _positions_at_once(work: LayerWork, rows: int) -> Fraction:
 
 def _input_task(deployment: Deployment) -> Task:
     channels, rows, columns = deployment.network.input_shape
+    if deployment.stores.get("input") == "outside":  # it is where layers take it from
+        return Task("input", rows, 0, 0)
     row_ps = rates.memory_ps(deployment.chip, channels * columns * MAP_BITS)
     return Task("input", rows, row_ps, 0, on_memory=deployment.chip.part("dram") is not None)
 
@@ -81,7 +114,9 @@ def _edge(deployment: Deployment, node: Node, name: str, producer: int, path: tu
     """
     chip, rows = deployment.chip, deployment.shape(name)[1]
     need, row_bits = _needs(node, rows, deployment.network.batch), ceil(deployment.map_bits(name) / rows)
-    if deployment.stores.get(name) == "memory":
+    if node.layer and deployment.stores.get(name) == "outside":
+        return Edge(producer, need)
+    if deployment.stores.get(name) in ("memory", "outside"):
         first_reader = next(reader.name for reader in deployment.network.nodes if name in reader.inputs)
         passes = 2 if first_reader == node.name else 1
         return Edge(producer, need, (MEMORY,), rates.memory_ps(chip, row_bits * passes))

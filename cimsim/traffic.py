@@ -14,7 +14,9 @@ from workloads.layer import Network, Node
 
 
 def input_actions(network: Network, chip: Chip) -> Actions:
-    """The image comes from outer memory, or over the chip's link."""
+    """The image comes from outer memory, or over the chip's link; unless layers fetch their inputs themselves."""
+    if rates.maps_outside(chip):
+        return Counter()
     channels, rows, columns = network.input_shape
     return _outer_read(chip, channels * rows * columns * MAP_BITS)
 
@@ -23,7 +25,8 @@ def own_actions(node: Node, work: LayerWork | None, deployment: Deployment) -> A
     """Everything that a node does for one image wherever it lies: computing, and its maps in and out."""
     if work is None:
         return digital_actions(node, deployment) + map_actions(node, 1, deployment)
-    return work.actions + spread_actions(work, deployment.chip) + map_actions(node, work.deliveries, deployment)
+    own = work.actions + spread_actions(work, deployment.chip) + stream_actions(work, deployment.chip)
+    return own + map_actions(node, work.deliveries, deployment)
 
 
 def digital_actions(node: Node, deployment: Deployment) -> Actions:
@@ -44,8 +47,11 @@ def digital_actions(node: Node, deployment: Deployment) -> Actions:
 
 
 def map_actions(node: Node, deliveries: int, deployment: Deployment) -> Actions:
-    """Whole maps that wait between layers: each input is read for every delivery, the output written once."""
+    """Whole maps that wait between layers: each input is read for every delivery, the output written once. Those
+    outside are of a layer's own stream."""
     count: Actions = Counter()
+    if node.layer and deployment.stores[node.name] == "outside":
+        return count
     for name in node.inputs:
         once = _store_actions(name, "read_bit", deployment) if name in deployment.stores else Counter()
         count += Counter({action: n * deliveries for action, n in once.items()})
@@ -55,7 +61,7 @@ def map_actions(node: Node, deliveries: int, deployment: Deployment) -> Actions:
 def _store_actions(name: str, action: str, deployment: Deployment) -> Actions:
     """One pass over a whole map where it waits. Maps in tile buffers are the layers' own accesses."""
     chip, store = deployment.chip, deployment.stores[name]
-    if store == "memory":
+    if store in ("memory", "outside"):
         return _memory(chip, action, deployment.map_bits(name))
     if store == "buffer" and chip.part("buffer", "global") is not None:
         return Counter({("buffer", "global", action): deployment.map_bits(name)})
@@ -67,6 +73,17 @@ def spread_actions(work: LayerWork, chip: Chip) -> Actions:
     part = chip.part("router")
     hops = ceil(work.placement.num_tiles / part.component.shared_by) if part else min(1, work.placement.num_tiles - 1)
     return Counter({rates.hop_action(chip): work.input_bits * work.deliveries * hops})
+
+
+def stream_actions(work: LayerWork, chip: Chip) -> Actions:
+    """What a layer moves between the outer memory and its tiles while it works."""
+    stream = work.stream
+    if stream is None:
+        return Counter()
+    hops = len(rates.mesh_path(chip, 0, work.placement.num_tiles - 1)) + (chip.num_tiles > 1)
+    moved = stream.read_bits + stream.result_bits
+    count = _memory(chip, "read_bit", stream.read_bits) + Counter({rates.hop_action(chip): moved * hops})
+    return count + _memory(chip, "write_bit", stream.result_bits)
 
 
 def way_actions(node: Node, paths: tuple[tuple[str, ...], ...], deployment: Deployment) -> Actions:

@@ -272,7 +272,7 @@ def test_a_plan_for_another_network(capsys, plan):
         ('"fc"', '"fc9"', "layers.fc9: not a layer of digitsnet"),
         ('"fc"', '"fc9"', "layers.fc: missing"),
         ("linear-4", "linear-44", "layers.conv1.format = 'linear-44': format 'linear-44': bits = 44: must be 1 to 8"),
-        ('"auto"', '"systolic"', "dataflow = 'systolic': Input should be 'auto', 'stationary' or 'decode'"),
+        ('"auto"', '"systolic"', "dataflow = 'systolic': Input should be 'auto', 'stationary', 'decode' or 'lookup'"),
         ('"activation_bits": 8', '"activation_bits": 9', "layers.conv1.activation_bits = 9: Input should be less than"),
         ('"format"', '"fmt"', "layers.conv1.fmt: unknown key (known: format, activation_bits"),
         ("}", "", "Invalid JSON"),

@@ -55,7 +55,7 @@ def graphs(draw, with_loads: bool) -> list[Task]:
         rounds = draw(st.integers(0, 2)) if with_loads else 0
         load = tuple(tuple(draw(loads(tile)) for tile in range(draw(st.integers(1, 3)))) for _ in range(rounds))
         work, latency = draw(st.integers(0, 5)), draw(st.integers(0, 4))
-        stream = draw(streams(blocks, 3 * work)) if rounds == 0 and draw(st.booleans()) else None
+        stream = draw(streams(blocks, 3 * work)) if rounds < 2 and draw(st.booleans()) else None
         work *= 3 if stream else 1
         tasks.append(Task(f"task {index}", blocks, work, latency, inputs, max(1, rounds), load, stream=stream))
     return tasks

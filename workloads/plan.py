@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from workloads.format import WeightFormat, parse_format
 from workloads.layer import Frozen, Network
 
-DataflowName = Literal["auto", "stationary", "decode"]
+DataflowName = Literal["auto", "stationary", "decode", "lookup"]
 
 
 class LayerPlan(Frozen):

@@ -60,7 +60,7 @@ class Gather(Component):
     scales: bool = False
     maps_in_memory: bool = False
     input_block: int | None = Field(default=None, ge=1)
-    energy_scale: float = Field(default=1.0, gt=0)
+    energy_scale: float = Field(default=1.0, ge=0)
 
     @property
     def actions_per_access(self) -> int:

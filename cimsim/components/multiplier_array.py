@@ -59,7 +59,7 @@ class MultiplierArray(Component):
     columns: int = Field(ge=1, le=4096)
     number: Literal["fp16", "int8"] = "fp16"
     fill_cycles: int | None = Field(default=None, ge=0)
-    energy_scale: float = Field(default=1.0, gt=0)
+    energy_scale: float = Field(default=1.0, ge=0)
 
     @property
     def actions_per_access(self) -> int:

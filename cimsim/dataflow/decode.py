@@ -21,6 +21,8 @@ def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
         return f"{fmt.name} has no codes to decode"
     if fmt.kind == "pool":
         return f"{fmt.name} keeps a pool in the arrays: no dataflow does so yet"
+    if not rates.holds_weights(chip):
+        return f"{chip.name} has no arrays that hold weights"
     if fmt.axis != "in":
         return f"{fmt.name} cuts vectors along {fmt.axis!r}: the assembly buffer gathers them along inputs only"
     if fmt.kind == "lattice":

@@ -16,6 +16,8 @@ from workloads.layer import Layer
 
 def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
     """Why this dataflow cannot serve the layer in this format on this chip; empty if it can."""
+    if not rates.holds_weights(chip):
+        return f"{chip.name} has no arrays that hold weights"
     return "" if fmt.kind == "linear" else f"{fmt.name} is coded: its weights must be decoded"
 
 

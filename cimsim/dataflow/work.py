@@ -18,13 +18,41 @@ Actions = Counter  # (kind, role, action) -> how often
 LoadJobs = tuple[tuple[LoadJob, int], ...]  # (job for one array, number of such arrays)
 
 
+class OuterStream(NamedTuple):
+    """What a layer moves to and from the outer memory for one image (or batch) while it works, in bits.
+
+    `opening_bits` must be there before any work. `index_bits` are codes, of all their readings; `other_bits` come along
+    with them, `result_bits` go back. `readings`: of `rounds` groups of positions so many read the codes from the outer
+    memory (one if the index buffer keeps them, else all). The last `1 / parts` of a round's work makes its results.
+    `book_bits`, and of the opening `opening_book_bits`, are codebooks, which need not come if the chip keeps them.
+    """
+
+    opening_bits: int
+    index_bits: int
+    other_bits: int
+    result_bits: int
+    readings: int
+    rounds: int
+    positions: int  # of a round
+    parts: int
+    head_ticks: int  # work before the first code is needed
+    drain_ticks: int
+    book_bits: int = 0
+    opening_book_bits: int = 0
+
+    @property
+    def read_bits(self) -> int:
+        return self.opening_bits + self.index_bits + self.other_bits
+
+
 class LayerWork(NamedTuple):
     """What a layer asks of the chip: compute for one image, and one load of its weights.
 
     Ticks are of a clock of `clock_hz`, in the busiest unit: `first_ticks` until the first position's result,
     `interval_ticks` from one position to the next, `stall_ticks` by cause over all positions, `stage_ticks` each
     stage has to work for one position. `load_jobs` are (job for one array, number of such arrays). `load_bits`
-    come from outer memory.
+    come from outer memory; `stream` is what comes for every image. Layers with the same `book` use the same arrays
+    when they take turns. `why` tells how the dataflow was chosen, if the plan left it open.
     """
 
     layer: Layer
@@ -42,6 +70,9 @@ class LayerWork(NamedTuple):
     load_actions: Actions
     input_bits: int  # of the layer's whole input tensor
     deliveries: int  # times that tensor is sent to the tiles
+    stream: OuterStream | None = None
+    book: str = ""
+    why: str = ""
 
 
 class Timing(NamedTuple):

@@ -47,8 +47,8 @@ class Machine:
     def __init__(self, tasks: Sequence[Task], pipelined: bool, buffer_chunks: int, trace: bool):
         if pipelined and any(task.loads for task in tasks):
             raise ValueError("tasks whose weights are loaded take turns: they cannot be pipelined")
-        if any(task.stream and (task.loads or task.rounds > 1) for task in tasks):
-            raise ValueError("tasks with a stream have no loads and one round")
+        if any(task.stream and task.rounds > 1 for task in tasks):
+            raise ValueError("tasks with a stream have one round")
         env = self.env = simpy.Environment(initial_time=0)
         self.tasks, self.pipelined, self.buffer_chunks, self.trace = tasks, pipelined, buffer_chunks, trace
         referee = Referee(env)

@@ -75,7 +75,7 @@ class Task(NamedTuple):
     rounds: int = 1
     loads: tuple[tuple[Load, ...], ...] = ()
     on_memory: bool = False
-    stream: Stream | None = None  # without loads, in one round
+    stream: Stream | None = None  # of a task with one round
 
 
 def share(total: int, part: int, parts: int) -> int:
