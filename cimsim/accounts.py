@@ -17,15 +17,8 @@ from cimsim.kernels import count_load
 from cimsim.spec import Chip
 from workloads.plan import Plan
 
-ARRAY_CAUSES = (
-    "index",
-    "rom_port",
-    "bank_conflict",
-    "products",
-    "adc",
-    "output",
-    "fetch",
-)  # what kernels count; the rest waits
+# What kernels count; the rest is waiting between tiles.
+ARRAY_CAUSES = ("index", "rom_port", "bank_conflict", "products", "adc", "output", "fetch")
 
 Densities = Mapping[str, dict[str, float]]  # layer -> {"input": share of ones streamed, "cell": mean cell level}
 

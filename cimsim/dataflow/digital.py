@@ -7,8 +7,7 @@ from math import ceil
 
 from cimsim import rates
 from cimsim.components.digital_array import DigitalArray
-from cimsim.dataflow.work import Actions, Timing, count_around, stage_ticks_around
-from cimsim.kernels import count_mvm
+from cimsim.dataflow.work import Actions, Timing, count_around, mvm_timing, stage_ticks_around
 from cimsim.mapping import Piece, Placement
 from cimsim.records import ArrayJob
 from cimsim.spec import Chip
@@ -26,16 +25,7 @@ def timing(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, ac
         fetch_ticks=stage["fetch"], shift_add_ticks=array.pipeline_steps - 1 + stage["shift_add"],
         digital_ticks=stage["digital"], write_ticks=stage["write"],
     )  # fmt: skip
-    counts = count_mvm(job)
-    interval = count_mvm(job._replace(vectors=max(2, job.vectors))).interval
-    stalls = {"output": counts.stall_output, "fetch": counts.stall_fetch}
-    stages = {
-        "array step": steps,
-        "operand fetch": stage["fetch"],
-        "digital": stage["digital"],
-        "write": stage["write"],
-    }
-    return Timing(clock, counts.first_result, interval, stalls, stages)
+    return mvm_timing(job, clock)
 
 
 def actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Actions:

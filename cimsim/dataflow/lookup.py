@@ -196,9 +196,8 @@ def _actions(
     if stream is not None:
         count["index_buffer", "", "write_bit"] += stream.index_bits
         count["buffer", "codebook", "write_bit"] += stream.book_bits
-        count["buffer", sums, "write_bit"] += max(
-            0, stream.result_bits - results * width.product
-        )  # sums that come back
+        come_back = max(0, stream.result_bits - results * width.product)  # sums of earlier blocks of inputs
+        count["buffer", sums, "write_bit"] += come_back
         count["buffer", sums, "read_bit"] += stream.result_bits
     return +count
 

@@ -86,11 +86,13 @@ class Timing(NamedTuple):
 
 
 def mvm_timing(job: ArrayJob, clock_hz: int) -> Timing:
-    """Timing of matrix-vector products that are converted: all stalls of the array, under its three causes."""
+    """Timing of matrix-vector products: all stalls of the array under its three causes (digital arrays wait for no
+    converter)."""
     counts = count_mvm(job)
     interval = count_mvm(job._replace(vectors=max(2, job.vectors))).interval  # the same between any two
     stalls = {"adc": counts.stall_adc, "output": counts.stall_output, "fetch": counts.stall_fetch}
-    stages = {"array read": job.read_ticks * job.reads, "adc": ceil(job.conversions / job.adcs) * job.reads,
+    reading = "array read" if job.conversions else "array step"
+    stages = {reading: job.read_ticks * job.reads, "adc": ceil(job.conversions / job.adcs) * job.reads,
               "operand fetch": job.fetch_ticks, "digital": job.digital_ticks, "write": job.write_ticks}  # fmt: skip
     return Timing(clock_hz, counts.first_result, interval, stalls, stages)
 
