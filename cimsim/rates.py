@@ -64,7 +64,7 @@ def converter_rate_hz(chip: Chip) -> int:
     if adc.step_ps is None:
         return adc.peak_rate_hz
     array = crossbar(chip)
-    return PS_PER_S // gcd(adc.step_ps, array.read_ps, array.pulse_ps or 0)  # rounded down: so many ps are one tick
+    return PS_PER_S // gcd(adc.step_ps, array.read_ps or 0, array.pulse_ps or 0)  # rounded down: so many ps are one tick
 
 
 def _adc(chip: Chip) -> Adc:
@@ -96,7 +96,8 @@ def input_steps(chip: Chip, input_bits: int) -> tuple[InputStep, ...]:
     for bits in dac.step_bits(input_bits):
         converted = max(1, adc.bits - carried) if adc.tapers else adc.bits
         pulses = dac.pulses(bits)
-        read = array.read_ps + pulses * array.pulse_ps if array.pulse_ps else array.read_ps * pulses
+        alone_ps = array.read_ps or 0
+        read = alone_ps + pulses * array.pulse_ps if array.pulse_ps else alone_ps * pulses
         each = 1 if adc.step_ps is None else ticks(adc.num_steps(converted) * adc.step_ps, converter_rate_hz(chip))
         steps.append(InputStep(bits, dac.drives(bits), pulses, read, converted, each))
         carried += bits

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from cimsim.chip import BillRow, Chip, Level, Part
 from cimsim.components import COMPONENTS
 from cimsim.components.buffer import Buffer
+from cimsim.components.memory_array import MemoryArray
 from workloads.errors import InputError, problems_of
 from workloads.yamlfile import read_mapping
 
@@ -56,7 +57,10 @@ def load_chip(name_or_path: str | Path, vary: Mapping[str, Any] | None = None) -
         chip = Chip.model_validate(raw)
     except ValidationError as error:
         raise InputError(path.name, _readable(problems_of(error, Chip), varied)) from None
-    if problems := _structure_problems(chip) or _fit_problems(chip):
+    if not (problems := _structure_problems(chip)):
+        chip = _with_array_rate(chip, raw)
+        problems = _fit_problems(chip)
+    if problems:
         raise InputError(path.name, _readable(problems, varied))
     return chip
 
@@ -78,6 +82,18 @@ def _readable(problems: list[str], vary: Mapping[str, Any]) -> list[str]:
         clean = [re.sub(rf"^\S*\bparts\.{re.escape(key)}(?=[\s:])", f"vary {key}", problem) for problem in clean]
         clean = [re.sub(rf"^{re.escape(key)}(?=[\s:])", f"vary {key}", problem) for problem in clean]
     return clean
+
+
+def _with_array_rate(chip: Chip, raw: dict[str, Any]) -> Chip:
+    """The chip with its arrays' own rate, where the file leaves it to them."""
+    array = chip.array
+    rate_hz = array.natural_rate_hz(chip.technology) if isinstance(array, MemoryArray) else None
+    if array.peak_rate_hz is not None or rate_hz is None:
+        return chip
+    *_, unit = _raw_levels(raw)
+    block = next(block for block in unit["parts"].values() if block.get("kind") == array.kind)
+    block["peak_rate_hz"] = rate_hz
+    return Chip.model_validate(raw)
 
 
 # --- variations, on the raw file ---

@@ -35,7 +35,7 @@ LOW_OHM_CELL = {"r_on_ohm": 1_333, "r_off_ohm": 20_000, "read_v": 0.2}  # NeuroS
 class Crossbar(MemoryArray):
     """`rows` x `columns` cells of `cell_bits` bits, `rows_on` word lines driven per read.
 
-    `read_ps` is the time of one read. With `pulse_ps` it is what a read takes beside its input pulses of so long
+    `read_ps` is the time of one read; without it the conversion itself is the read. With `pulse_ps` it is what a read takes beside its input pulses of so long
     each. `phases` reads make one input step, each converted: inputs of either sign, or of either sign on weights of
     either sign, one after the other; a cell conducts in one of them. `folds` columns stand beside each other in the
     place of one and are read as one, so that word lines are as many times longer. A capacitor ladder weights the
@@ -76,7 +76,7 @@ class Crossbar(MemoryArray):
         "sram", "sram_8t", "sram_8t1c", "sram_12t", "reram", "reram_2t2r", "pcm", "fefet", "rom"
     ]  # `sram` is 6T, `reram` 1T1R
     readout: Literal["charge", "current", "voltage", "time"] | None = None
-    read_ps: int = Field(gt=0)
+    read_ps: int | None = Field(default=None, gt=0)
     pulse_ps: int | None = Field(default=None, gt=0)
     phases: Literal[1, 2, 4] = 1
     folds: int = Field(default=1, ge=1, le=64)
@@ -108,6 +108,8 @@ class Crossbar(MemoryArray):
             raise ValueError(f"group_columns = {self.group_columns}: must divide columns = {self.columns}")
         if self.pair_conversions == 1 and self.encoding != "differential":
             raise ValueError("pair_conversions = 1: needs encoding: differential")
+        if self.read_ps is None and self.reading in ("current", "voltage"):
+            raise ValueError(f"read_ps: this key is required with readout: {self.reading} (cells conduct so long)")
         missing = [name for name in self._needed() if self._value(name) is None]
         if missing:
             raise ValueError(
@@ -137,7 +139,7 @@ class Crossbar(MemoryArray):
     @property
     def slot_ps(self) -> int:
         """How long one input pulse lets cells conduct: the whole read unless pulses are stated."""
-        return self.pulse_ps or self.read_ps
+        return self.pulse_ps or self.read_ps or 0
 
     @property
     def actions_per_access(self) -> int:
@@ -145,6 +147,9 @@ class Crossbar(MemoryArray):
 
     def actions(self) -> tuple[str, ...]:
         return self.ACTIONS if self.is_writable else ("read_cell",)
+
+    def natural_rate_hz(self, tech: Technology) -> int | None:
+        return max(1, 10**12 // self.read_ps) if self.read_ps else None
 
     def columns_per_output(self, array_bits: int) -> int:
         """As every array; a ladder's groups are whole, and a cell of two devices is a pair by itself."""

@@ -24,11 +24,11 @@ from cimsim.components.logic import (
 )
 from cimsim.components.memory_array import MemoryArray
 from cimsim.components.sram_table import CACTI
-from cimsim.scaling import Technology, area_factor
+from cimsim.scaling import Technology, adder_ps, area_factor, delay_factor
 
-ACTIVE = 0.25  # reference: half the inputs and half the weight bits are ones, so a quarter of the products
-# ZigZag-IMC, 28 nm, fitted to silicon: a two-input gate.
-GATE_FF, GATE_UM2, GATE_NM = 0.7, 0.614, 28.0
+INPUT_DENSITY = CELL_DENSITY = 0.5  # reference: half the inputs and half the weight bits are ones
+# ZigZag-IMC, 28 nm, fitted to silicon: a two-input gate, each of its inputs, and a line past one cell.
+GATE_FF, GATE_INPUT_FF, LINE_FF, GATE_UM2, GATE_NM = 0.7, 0.35, 0.35, 0.614, 28.0
 INPUT_BITS = 8  # what an accumulator is built for
 
 TREE = {
@@ -51,6 +51,7 @@ class DigitalArray(MemoryArray):
     """`peak_rate_hz` counts steps: `rows_on` inputs meet `outputs_on` outputs, `step_bits` input bits at a time.
 
     With `booth` a step takes two input bits as one radix-4 digit, whose product is one bit wider than the weight.
+    A full adder takes the node's time unless `adder_ps` states it, at `adder_v`; without a rate the logic sets it.
     An adder tree serves weights of `weight_bits`; narrower ones leave it idle in part. Arrays with an adder in each
     cell take any width, and `sum_columns` more columns for the carries of each output. `registers` cut a column's
     ripple, `pipeline_steps` is the latency of a sum.
@@ -59,9 +60,9 @@ class DigitalArray(MemoryArray):
     ACTIONS: ClassVar = ("multiply_bit", "add_bit", "register_bit", "write_cell")
     STATED_ACTIONS: ClassVar = ("multiply_bit", "add_bit", "register_bit")
     SOURCES: ClassVar = (
-        Source(  # 0.25 x 0.7 fF at 0.9 V
-            "J. Sun et al., ZigZag-IMC, ICCAD 2023, 28 nm: a two-input gate of 0.7 fF and 0.614 um2, fitted to silicon",
-            (CheckPoint(TREE, Technology(28, 0.9), "multiply_bit", 0.25 * 0.7e-3 * 0.81, 0.001),),
+        Source(  # (0.5 x 0.7 + 0.25 x 0.7) fF at 0.9 V
+            "J. Sun et al., ZigZag-IMC, ICCAD 2023, 28 nm: gates of 0.7 fF and 0.614 um2, lines of 0.35 fF a cell",
+            (CheckPoint(TREE, Technology(28, 0.9), "multiply_bit", 0.525e-3 * 0.81, 0.001),),
         ),
         Source(
             f"full adder and flip-flop: {NEUROSIM}",
@@ -90,6 +91,8 @@ class DigitalArray(MemoryArray):
     sum_columns: int = Field(default=0, ge=0)
     registers: int = Field(default=0, ge=0)
     pipeline_steps: int = Field(default=1, ge=1)
+    adder_ps: int | None = Field(default=None, gt=0)
+    adder_v: float | None = Field(default=None, gt=0)
     adder_scale: float = Field(default=1.0, gt=0)
     cell_f2: float = Field(default=280, gt=0)
     write_scale: float = Field(default=1.0, gt=0)
@@ -102,12 +105,14 @@ class DigitalArray(MemoryArray):
             raise ValueError(f"step_bits = {self.step_bits}: must be 1 with cell_adders (one product bit a cell)")
         if self.reduction == "adder_tree" and (self.sum_columns or self.registers):
             raise ValueError("sum_columns, registers: only with cell_adders")
+        if (self.adder_ps is None) != (self.adder_v is None):
+            raise ValueError("adder_ps: needs adder_v beside it, and the other way round (the supply where it holds)")
         return self
 
     @property
     def actions_per_access(self) -> int:
         """Product bits of one step."""
-        return self.rows_on * self.num_outputs_on * self.weight_bits * self.step_bits
+        return self.rows_on * self.num_outputs_on * self.product_bits(self.weight_bits)
 
     @property
     def num_outputs_on(self) -> int:
@@ -119,6 +124,10 @@ class DigitalArray(MemoryArray):
         if self.reduction == "cell_adders":
             return array_bits + self.sum_columns
         return ceil(array_bits / self.weight_bits) * self.weight_bits
+
+    def product_bits(self, columns: int) -> int:
+        """Gates of one product in one step: a Booth digit selects one number, other digits multiply bit by bit."""
+        return columns + 1 if self.booth else columns * self.step_bits
 
     def added_bits(self, rows: int, columns: int) -> int:
         """Full-adder operations of one output in one step: tree and accumulator, or the adders of its cells."""
@@ -137,6 +146,25 @@ class DigitalArray(MemoryArray):
         """Width of an accumulator over `rows` products."""
         return columns + INPUT_BITS + ceil(log2(max(2, rows)))
 
+    def step_ps(self, tech: Technology) -> float:
+        """The longest way through the logic between two registers, in ps; carries ripple.
+
+        A tree of L levels passes its first bit in L adders and the rest behind it; the register takes one more.
+        In a column of cells a sum ripples through the rows of one register while its carry crosses the columns, and
+        two more adders (the rule that fits Colonnade's 15 clocks within 2.5 %, as CiMLoop has it).
+        """
+        width, full = self.columns_per_output(self.weight_bits), self._full_adder_ps(tech)
+        if self.reduction == "cell_adders":
+            return (width + ceil(self.rows_on / max(1, self.registers)) + 2) * full
+        levels = ceil(log2(max(2, self.rows_on)))
+        tree = levels + self.product_bits(width) // (1 if self.booth else self.step_bits) + levels
+        whole = self.sum_bits(self.rows_on, width)
+        return (1 + (max(tree, whole) if self.pipeline_steps > 1 else levels + whole)) * full
+
+    def natural_rate_hz(self, tech: Technology) -> int:
+        """Steps a second that the logic allows."""
+        return round(1e12 / self.step_ps(tech))
+
     def peak_energy_pj(self, tech: Technology) -> float:
         """Energy of one step in which everything is in use."""
         width = self.columns_per_output(self.weight_bits)
@@ -151,16 +179,26 @@ class DigitalArray(MemoryArray):
         if action == "write_cell":
             return self.as_memory(tech).write_pj / self.columns * self.write_scale
         if action == "multiply_bit":
-            return ACTIVE * GATE_FF * 1e-3 * tech.node_nm / GATE_NM * tech.supply_v**2
+            return self.product_pj(tech, INPUT_DENSITY, CELL_DENSITY)
         if action == "add_bit":
             return energy_at(ADDER_8B_PJ, tech) / 8 * self.adder_scale
         return energy_at(FLIP_FLOP_PJ, tech)
+
+    def product_pj(self, tech: Technology, input_density: float, cell_density: float) -> float:
+        """Energy of one product bit in pJ: its input line and gate, and the gate's output where both are ones."""
+        femtofarad = input_density * (LINE_FF + GATE_INPUT_FF) + input_density * cell_density * GATE_FF
+        return femtofarad * 1e-3 * tech.node_nm / GATE_NM * tech.supply_v**2
 
     def base_area_um2(self, tech: Technology) -> float:
         return self.cells_um2(self.cell_f2, tech) + self.logic_um2(tech)
 
     def base_leakage_uw(self, tech: Technology) -> float:
         return self.copies * self.as_memory(tech).leakage_uw + leakage_uw(self.logic_um2(tech), tech)
+
+    def _full_adder_ps(self, tech: Technology) -> float:
+        if self.adder_ps is None or self.adder_v is None:
+            return adder_ps(tech)
+        return self.adder_ps * delay_factor(Technology(tech.node_nm, self.adder_v), tech)
 
     def logic_um2(self, tech: Technology) -> float:
         """Multipliers, adders and registers that the array is built with."""

@@ -58,6 +58,10 @@ class MemoryArray(Component):
         """Cells in the place of one: a second set to load while the first computes, and sets to choose from."""
         return self.weight_sets * (2 if self.double_buffered else 1)
 
+    def natural_rate_hz(self, tech: Technology) -> int | None:
+        """Accesses a second that the array itself allows, for a chip that states no rate."""
+        return None
+
     def columns_per_output(self, array_bits: int) -> int:
         """Columns that one output of `array_bits`-bit weights takes: its slices, twice for differential pairs."""
         return ceil(array_bits / self.cell_bits) * (2 if self.encoding == "differential" else 1)

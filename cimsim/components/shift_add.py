@@ -15,7 +15,7 @@ from cimsim.components.logic import (
     energy_at,
     leakage_uw,
 )
-from cimsim.scaling import Technology, nominal
+from cimsim.scaling import Technology, adder_ps, nominal
 
 
 class ShiftAdd(Component):
@@ -39,6 +39,10 @@ class ShiftAdd(Component):
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
         return energy_at(SHIFT_ADD_8B_PJ, tech) * self.bits / 8
+
+    def add_ps(self, tech: Technology) -> float:
+        """Time of one addition, whose carry ripples, in ps."""
+        return self.bits * adder_ps(tech)
 
     def base_area_um2(self, tech: Technology) -> float:
         return area_at(SHIFT_ADD_8B_UM2, tech) * self.bits / 8

@@ -17,15 +17,19 @@ from workloads.layer import Layer
 
 def timing(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Timing:
     """A tick is a step of the array, at its `peak_rate_hz`."""
-    array, clock = _array(chip), rates.array_rate_hz(chip)
-    stage = stage_ticks_around(layer, fmt, placement, chip, activation_bits, clock)
+    return mvm_timing(steps_job(layer, fmt, placement, chip, activation_bits), rates.array_rate_hz(chip))
+
+
+def steps_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> ArrayJob:
+    """The job of the busiest unit; its reads are steps, without conversions."""
+    array = _array(chip)
+    stage = stage_ticks_around(layer, fmt, placement, chip, activation_bits, rates.array_rate_hz(chip))
     steps = _steps(placement.widest, array, fmt.input_bits(activation_bits))
-    job = ArrayJob(
+    return ArrayJob(
         vectors=layer.num_positions, reads=steps, conversions=0, adcs=1, read_ticks=1, sample_hold=1,
         fetch_ticks=stage["fetch"], shift_add_ticks=array.pipeline_steps - 1 + stage["shift_add"],
         digital_ticks=stage["digital"], write_ticks=stage["write"],
     )  # fmt: skip
-    return mvm_timing(job, clock)
 
 
 def actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Actions:
@@ -37,7 +41,7 @@ def actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, a
         columns = piece.columns // piece.outputs
         for rows in _row_groups(piece.rows, array.rows_on):
             outputs = steps * piece.outputs * piece.count
-            count["digital_array", "", "multiply_bit"] += outputs * rows * columns * array.step_bits
+            count["digital_array", "", "multiply_bit"] += outputs * rows * array.product_bits(columns)
             count["digital_array", "", "add_bit"] += outputs * array.added_bits(rows, columns)
             count["digital_array", "", "register_bit"] += outputs * array.registered_bits(rows, columns)
         count["dac", "", "drive"] += steps * piece.rows * _turns(piece, array) * piece.count

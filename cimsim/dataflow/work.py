@@ -163,12 +163,16 @@ def array_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip,
     waiting = ceil(pace.columns / crossbar.joined_columns) * rates.arrays_per_adc(chip, placement.num_arrays)
     turn_ticks = sum(step.convert_ticks for step in together)
     stage = stage_ticks_around(layer, fmt, placement, chip, activation_bits, rate)
+    read_ticks = rates.ticks(sum(step.read_ps for step in together), rate)
+    conversions = waiting if turn_ticks == 1 else ceil(waiting / adcs) * adcs * turn_ticks
+    if read_ticks == 0:  # the conversion is the read
+        read_ticks, conversions = ceil(conversions / adcs), 0
     return ArrayJob(
         vectors=layer.num_positions,
         reads=len(steps) // len(together) * crossbar.phases * ceil(pace.rows / crossbar.rows_on),
-        conversions=waiting if turn_ticks == 1 else ceil(waiting / adcs) * adcs * turn_ticks,
+        conversions=conversions,
         adcs=adcs,
-        read_ticks=rates.ticks(sum(step.read_ps for step in together), rate),
+        read_ticks=read_ticks,
         sample_hold=int(rates.frees_array(chip)),
         fetch_ticks=stage["fetch"],
         shift_add_ticks=stage["shift_add"],
