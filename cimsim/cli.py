@@ -129,6 +129,32 @@ def diff(
 
 
 @app.command()
+def validate(
+    ref: Annotated[str | None, typer.Option("--ref", help="One reference, with every point.")] = None,
+    chip: Annotated[str | None, typer.Option("--chip", help="Your chip (YAML), with --targets.")] = None,
+    targets: Annotated[Path | None, typer.Option("--targets", help="CSV: quantity,value,unit,kind[,point].")] = None,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="What chips left out of the joint fit would show.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare the models with published chips, or with figures of yours. Exit code 1 if a figure is out of its band.
+
+    Example: `cimsim validate --ref jia65`
+    """
+    from cimsim import validation
+
+    if leave_one_out:
+        return screen.show_left_out(validation.left_out(), json)
+    if (chip is None) != (targets is None):
+        raise InputError("validate", ["--chip and --targets: need each other"])
+    rows = validation.check_own(chip, targets) if chip and targets else validation.check_references(ref)
+    screen.show_validation(rows, json, is_whole=ref is None and chip is None)
+    if any(row.passed is False for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
 def sweep(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = None, json: Json = False) -> None:
     """Simulate every chip variant of a study with every uniform format and every plan found so far.
 

@@ -63,8 +63,8 @@ def converter_rate_hz(chip: Chip) -> int:
     adc = _adc(chip)
     if adc.step_ps is None:
         return adc.peak_rate_hz
-    array = crossbar(chip)
-    return PS_PER_S // gcd(adc.step_ps, array.read_ps or 0, array.pulse_ps or 0)  # rounded down: so many ps are one tick
+    array = crossbar(chip)  # rounded down, since so many ps are one tick
+    return PS_PER_S // gcd(adc.step_ps, array.read_ps or 0, array.pulse_ps or 0)
 
 
 def _adc(chip: Chip) -> Adc:

@@ -21,6 +21,7 @@ COMMANDS = (
     "simulate",
     "map",
     "diff",
+    "validate",
     "sweep",
     "train",
     "search",

@@ -27,14 +27,15 @@ EXTRAS = {"torch", "safetensors", "sklearn", "dask", "distributed", "pandas", "m
 # How the name of a number must end: its unit, or the word for a number without one.
 UNITS = re.compile(
     r"(^|_)(pj|fj|nj|uj|mj|j|ps|ns|us|ms|s|um2|mm2|f2|nm|um|mm|uw|mw|w|hz|v|mv|c|k|ohm|ff|bits|bytes|ticks|cycles"
-    r"|accuracy|loss|writes|points|percent|fraction|share|ratio|factor|scale|probability|probabilities|gap|lr|per_\w+)$"
+    r"|accuracy|loss|writes|points|percent|fraction|share|shares|ratio|factor|density|scale|probability|probabilities|gap|lr|per_\w+)$"
 )
 PURE = {
     *("step", "slope", "exponent", "temperature", "tolerance", "momentum", "ema_momentum", "sign", "shift"),
     *("learning_rate", "weight_decay", "sigma", "low", "high", "x", "y", "multipliers"),
     # In the unit of the thing they speak of, or exponents of an objective.
     *("Change.before", "Change.after", "CheckPoint.value", "Assumption.nominal", "Stated.at", "ChipChoice.vary"),
-    *("Weights.energy", "Weights.latency", "Weights.area"),
+    *("Weights.energy", "Weights.latency", "Weights.area", "Target.value", "Target.band", "Unit.size"),
+    *("Row.published", "Row.modelled", "Row.band", "Quantity.find", "Fitted.logs", "Fitted.deviations"),
 }
 
 

@@ -5,7 +5,8 @@ design", arXiv 2404.06553 (hwcomponents-adc 1.0.21), over B. Murmann's survey. R
 bits. Below 4 bits the fit leaves its data and rises again, so a smaller converter is priced as one of 4 bits.
 
 By architecture, at `bits` = b:
-  sar    (100 b + 0.001 4^b) fF V^2, 10^(1.206 - 0.0369 b) 2^b um2, 28 nm (ZigZag-IMC, fitted to silicon)
+  sar    (100 b + 0.001 4^b) fF V^2, 28 nm (ZigZag-IMC, fitted to silicon); area as ISAAC's converter at other
+         resolutions, and linear in the node as the survey's: capacitors shrink less than logic
   flash  2^b - 1 comparators of NeuroSim
   ramp   one comparator of NeuroSim that decides at each of 2^b steps until the ramp crosses the input, a latch
          and, shared by `shared_counter` columns, the counter
@@ -29,9 +30,12 @@ from cimsim.components.logic import (
     area_at,
     energy_at,
 )
-from cimsim.scaling import Technology, area_factor, energy_factor, nominal, nominal_supply_v, supply_factor
+from cimsim.scaling import Technology, energy_factor, interpolate, nominal, nominal_supply_v, supply_factor
 
 FEWEST_FITTED_BITS = 4
+# ISAAC's converter at other resolutions, 32 nm (accelergy tables); outside, as between the last two.
+SAR_UM2: dict[float, float] = {4: 361.04, 5: 476.91, 6: 626.91, 7: 845.18, 8: 1200.0, 9: 1827.9, 10: 3002.0}
+SAR_NM, AREA_PER_NODE = 32, 0.993279  # the survey's exponent of area over the node
 ZIGZAG_TECH = Technology(28, 0.9)
 PS_PER_S = 10**12
 MOST_BITS = 12
@@ -75,7 +79,15 @@ class Adc(Component):
             (
                 CheckPoint(_by_architecture("sar", 4), ZIGZAG_TECH, "convert", 0.324207, 0.001),
                 CheckPoint(_by_architecture("sar", 8), ZIGZAG_TECH, "convert", 0.701084, 0.001),
-                CheckPoint(_by_architecture("sar", 6), ZIGZAG_TECH, "area_um2", 617.703, 0.001),
+                CheckPoint(_by_architecture("sar", 6), ZIGZAG_TECH, "area_um2", 617.703, 0.15),
+            ),
+        ),
+        Source(
+            "by architecture, sar: area of ISAAC's 8-bit converter, scaled to 4 to 10 bits (accelergy tables), 32 nm",
+            (
+                CheckPoint(_by_architecture("sar", 8), nominal(32), "area_um2", 1200.0, 0.001),
+                CheckPoint(_by_architecture("sar", 4), nominal(32), "area_um2", 284.375, 0.3),  # FORMS, ISCA 2021
+                CheckPoint(_by_architecture("sar", 9), nominal(32), "area_um2", 1500.0, 0.25),  # Newton, 2018
             ),
         ),
         Source(
@@ -184,8 +196,7 @@ class Adc(Component):
             return exp(log_um2 + 0.299124 * log(self._survey_pj(tech.node_nm)))
         comparator, flip_flop = area_at(COMPARATOR_UM2, tech), area_at(FLIP_FLOP_UM2, tech)
         if self.architecture == "sar":
-            at_28nm = 10 ** (1.206 - 0.0369 * self.bits) * 2**self.bits
-            return at_28nm * area_factor(ZIGZAG_TECH.node_nm, tech.node_nm)
+            return interpolate(SAR_UM2, self.bits) * (tech.node_nm / SAR_NM) ** AREA_PER_NODE
         if self.architecture == "flash":
             return comparator * (2**self.bits - 1)
         counter = self.bits / (self.shared_counter if self.architecture == "ramp" else 1)

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from cimsim.component import LEAKAGE_SCALE, Assumption, CheckPoint, Source, band
 from cimsim.components.cells import CELLS, SRAM_6T_F2, CellType
-from cimsim.components.memory_array import MemoryArray
+from cimsim.components.memory_array import PERIPHERY, MemoryArray
 from cimsim.components.sram_table import CACTI
 from cimsim.scaling import WIRE_FF_PER_UM, Technology, interpolate, nominal, wire_ohm_per_um
 
@@ -35,12 +35,12 @@ LOW_OHM_CELL = {"r_on_ohm": 1_333, "r_off_ohm": 20_000, "read_v": 0.2}  # NeuroS
 class Crossbar(MemoryArray):
     """`rows` x `columns` cells of `cell_bits` bits, `rows_on` word lines driven per read.
 
-    `read_ps` is the time of one read; without it the conversion itself is the read. With `pulse_ps` it is what a read takes beside its input pulses of so long
-    each. `phases` reads make one input step, each converted: inputs of either sign, or of either sign on weights of
-    either sign, one after the other; a cell conducts in one of them. `folds` columns stand beside each other in the
-    place of one and are read as one, so that word lines are as many times longer. A capacitor ladder weights the
-    `group_columns` slices of one output by powers of two before one conversion. `pair_conversions`: a differential
-    pair is subtracted before its one conversion, or both its columns are converted.
+    `read_ps` is the time of one read; without it the conversion itself is the read. With `pulse_ps` it is what a read
+    takes beside its input pulses of so long each. `phases` reads make one input step, each converted: inputs of either
+    sign, or of either sign on weights of either sign, one after the other; a cell conducts in one of them. `folds`
+    columns stand beside each other in the place of one and are read as one, so that word lines are as many times
+    longer. A capacitor ladder weights the `group_columns` slices of one output by powers of two before one conversion.
+    `pair_conversions`: a differential pair is subtracted before its one conversion, or both its columns are converted.
 
     Fields that are None are the cell's (components/cells.py); capacitances are per cell on the line.
     """
@@ -55,7 +55,9 @@ class Crossbar(MemoryArray):
                 CheckPoint(NEURRAM_CELL, nominal(22), "write_cell", 64.8989, 0.01),
                 CheckPoint(NEURRAM_CELL | {"read_v": 0.1}, nominal(22), "read_cell", 0.000124216, 0.01),
                 CheckPoint(NEURRAM_CELL | LOW_OHM_CELL, nominal(22), "read_cell", 0.058173, 0.4),
-                CheckPoint(NEURRAM_CELL, nominal(22), "area_um2", 128 * 128 * 0.023232, 0.001),  # 48 F2
+                CheckPoint(
+                    NEURRAM_CELL | {"periphery_factor": 1}, nominal(22), "area_um2", 128 * 128 * 0.023232, 0.001
+                ),
             ),
         ),
         Source(  # (0.5 x 0.35 + 0.25 x 1.05) fF at 0.9 V
@@ -68,6 +70,7 @@ class Crossbar(MemoryArray):
         band("read_scale", 0.35, 1, 5.7, "x", "charge: low, NeuroSim's array; high, 2 fF in place of a 6T cell's gate"),
         band("write_scale", 1, 1, 38, "x", "SRAM: CACTI's cell write; high, NeuroSim's array write"),
         band("settle_factor", 3, 5, 7, "x", "voltage: time constants until the output is still; 5 leave 0.7 %"),
+        PERIPHERY,
         LEAKAGE_SCALE,
     )
 

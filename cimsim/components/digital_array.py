@@ -22,7 +22,7 @@ from cimsim.components.logic import (
     energy_at,
     leakage_uw,
 )
-from cimsim.components.memory_array import MemoryArray
+from cimsim.components.memory_array import PERIPHERY, MemoryArray
 from cimsim.components.sram_table import CACTI
 from cimsim.scaling import Technology, adder_ps, area_factor, delay_factor
 
@@ -76,7 +76,11 @@ class DigitalArray(MemoryArray):
     ASSUMPTIONS: ClassVar = (
         band("adder_scale", 0.5, 1, 3.2, "x", "NeuroSim's full adder; high, ZigZag-IMC's 3.4 fJ at 28 nm"),
         band("cell_f2", 80, 280, 426, "F2", "NeuroSim's 22 nm cell; low, a dense 6T; high, Jia (JSSC 2020)"),
+        band(
+            "logic_factor", 1, 1.6, 2.4, "x", "tree's placed area over NeuroSim's adders; joint fit; ZigZag-IMC has 2.1"
+        ),
         band("write_scale", 1, 1, 38, "x", "CACTI's cell write; high, NeuroSim's array write"),
+        PERIPHERY,
         LEAKAGE_SCALE,
     )
 
@@ -94,6 +98,7 @@ class DigitalArray(MemoryArray):
     adder_ps: int | None = Field(default=None, gt=0)
     adder_v: float | None = Field(default=None, gt=0)
     adder_scale: float = Field(default=1.0, gt=0)
+    logic_factor: float = Field(default=1.6, ge=1)
     cell_f2: float = Field(default=280, gt=0)
     write_scale: float = Field(default=1.0, gt=0)
 
@@ -201,7 +206,7 @@ class DigitalArray(MemoryArray):
         return self.adder_ps * delay_factor(Technology(tech.node_nm, self.adder_v), tech)
 
     def logic_um2(self, tech: Technology) -> float:
-        """Multipliers, adders and registers that the array is built with."""
+        """Multipliers, adders and registers of the array: placed by a tool in a tree, by hand in cells."""
         adder, flop = area_at(ADDER_8B_UM2, tech) / 8, area_at(FLIP_FLOP_UM2, tech)
         gate = GATE_UM2 * area_factor(GATE_NM, tech.node_nm)
         if self.reduction == "cell_adders":
@@ -209,4 +214,5 @@ class DigitalArray(MemoryArray):
         width = self.columns_per_output(self.weight_bits)
         multipliers = self.actions_per_access * gate
         adders = self.num_outputs_on * self.added_bits(self.rows_on, width) * adder
-        return multipliers + adders + self.num_outputs_on * self.registered_bits(self.rows_on, width) * flop
+        registers = self.num_outputs_on * self.registered_bits(self.rows_on, width) * flop
+        return (multipliers + adders + registers) * self.logic_factor
