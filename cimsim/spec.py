@@ -58,7 +58,7 @@ def load_chip(name_or_path: str | Path, vary: Mapping[str, Any] | None = None) -
     except ValidationError as error:
         raise InputError(path.name, _readable(problems_of(error, Chip), varied)) from None
     if not (problems := _structure_problems(chip)):
-        chip = _with_array_rate(chip, raw)
+        chip = _with_array(chip, raw)
         problems = _fit_problems(chip)
     if problems:
         raise InputError(path.name, _readable(problems, varied))
@@ -84,16 +84,19 @@ def _readable(problems: list[str], vary: Mapping[str, Any]) -> list[str]:
     return clean
 
 
-def _with_array_rate(chip: Chip, raw: dict[str, Any]) -> Chip:
-    """The chip with its arrays' own rate, where the file leaves it to them."""
-    array = chip.array
-    rate_hz = array.natural_rate_hz(chip.technology) if isinstance(array, MemoryArray) else None
-    if array.peak_rate_hz is not None or rate_hz is None:
+def _with_array(chip: Chip, raw: dict[str, Any]) -> Chip:
+    """The chip with what follows from its arrays, where the file leaves it to them: their rate, their drivers' load."""
+    array, changed = chip.array, False
+    if not isinstance(array, MemoryArray):
         return chip
+    own = {(array.kind, "peak_rate_hz"): array.natural_rate_hz(chip.technology),
+           ("dac", "line_ff"): array.row_line_ff(chip.technology)}  # fmt: skip
     *_, unit = _raw_levels(raw)
-    block = next(block for block in unit["parts"].values() if block.get("kind") == array.kind)
-    block["peak_rate_hz"] = rate_hz
-    return Chip.model_validate(raw)
+    for block in unit["parts"].values():
+        for (kind, field), value in own.items():
+            if block.get("kind") == kind and block.get(field) is None and value is not None:
+                block[field], changed = value, True
+    return Chip.model_validate(raw) if changed else chip
 
 
 # --- variations, on the raw file ---

@@ -220,3 +220,14 @@ def test_fitting_helps_unseen_areas_and_harms_unseen_energies():
     assert areas["left_out"] < 0.75 * areas["literature"]
     assert energies["left_out"] > energies["literature"]
     assert found["typical_factor"]["energy"]["left_out"] < 1.5
+
+
+def test_a_driver_of_one_bit_is_sized_for_its_row():
+    """A third of the line: half as many columns, half the energy; what the file states stands."""
+    chips = [load_chip("sram-rom", {"crossbar.columns": columns}) for columns in (64, 128)]
+    half, whole = (chip.part("dac").component.energy_pj("drive", chip.technology) for chip in chips)
+    assert whole == pytest.approx(2 * half)
+    array, tech = chips[1].array, chips[1].technology
+    assert whole == pytest.approx(0.5 / 3 * array.row_line_ff(tech) * tech.supply_v**2 * 1e-3)
+    stated = load_chip("sram-rom", {"dac.line_ff": 90.0})
+    assert stated.part("dac").component.line_ff == 90.0

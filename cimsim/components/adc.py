@@ -36,6 +36,7 @@ FEWEST_FITTED_BITS = 4
 # ISAAC's converter at other resolutions, 32 nm (accelergy tables); outside, as between the last two.
 SAR_UM2: dict[float, float] = {4: 361.04, 5: 476.91, 6: 626.91, 7: 845.18, 8: 1200.0, 9: 1827.9, 10: 3002.0}
 SAR_NM, AREA_PER_NODE = 32, 0.993279  # the survey's exponent of area over the node
+COMPARATOR_LEAST_NM = 22  # NeuroSim's smallest; matched devices below it shrink as the survey's converters do
 ZIGZAG_TECH = Technology(28, 0.9)
 PS_PER_S = 10**12
 MOST_BITS = 12
@@ -194,7 +195,9 @@ class Adc(Component):
         if self.law == "survey":
             log_um2 = 1.346192 + 0.993279 * log(tech.node_nm) + 0.180715 * log(self.peak_rate_hz)
             return exp(log_um2 + 0.299124 * log(self._survey_pj(tech.node_nm)))
-        comparator, flip_flop = area_at(COMPARATOR_UM2, tech), area_at(FLIP_FLOP_UM2, tech)
+        drawn = tech._replace(node_nm=max(tech.node_nm, COMPARATOR_LEAST_NM))
+        comparator = area_at(COMPARATOR_UM2, drawn) * (tech.node_nm / drawn.node_nm) ** AREA_PER_NODE
+        flip_flop = area_at(FLIP_FLOP_UM2, tech)
         if self.architecture == "sar":
             return interpolate(SAR_UM2, self.bits) * (tech.node_nm / SAR_NM) ** AREA_PER_NODE
         if self.architecture == "flash":

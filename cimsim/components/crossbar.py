@@ -154,6 +154,9 @@ class Crossbar(MemoryArray):
     def natural_rate_hz(self, tech: Technology) -> int | None:
         return max(1, 10**12 // self.read_ps) if self.read_ps else None
 
+    def row_line_ff(self, tech: Technology) -> float:
+        return self.columns * self._word_line_ff(tech)
+
     def columns_per_output(self, array_bits: int) -> int:
         """As every array; a ladder's groups are whole, and a cell of two devices is a pair by itself."""
         slices = -(-array_bits // self.cell_bits)

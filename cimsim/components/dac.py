@@ -12,7 +12,11 @@ from cimsim.scaling import Technology, area_factor, energy_factor, nominal
 
 INPUT_DENSITY = 0.5  # reference: half the inputs on
 ZIGZAG_TECH = Technology(28, 0.9)
-CAPACITANCE_FF_PER_BIT = 50.0  # ZigZag-IMC, 28 nm, fitted to silicon: (50 fF x bits) V^2 per drive
+CAPACITANCE_FF_PER_BIT = 50.0  # ZigZag-IMC, 28 nm, fitted to silicon: (50 fF x bits) V^2 per conversion
+# A driver of one bit is a chain of inverters, each a quarter of the next: together a third of the line it drives
+# (N. Weste and D. Harris, CMOS VLSI Design, 4th ed., 2011), the line itself being the array's.
+CHAIN_SHARE = 1 / 3
+USUAL_LINE_FF, LINE_NM = 128 * 0.35, 28  # of an array of 128 columns, where no array is around
 ROW_DRIVER_UM2, ROW_DRIVER_NM = 417.138 / 128, 22  # NeuroSim V1.3, row drivers of a 128 x 128 SRAM array
 BRAHMS_UM2, BRAHMS_NM, BRAHMS_BITS = 438.0, 40, 8  # BRAHMS 8-bit DAC
 TIMELY_PJ, TIMELY_UM2, TIMELY_NM, TIMELY_BITS = 0.0375, 240.0, 65, 8  # TIMELY, 8-bit digital-to-time converter
@@ -28,13 +32,19 @@ class Dac(Component):
     A `bipolar` driver gives either sign, so that a signed input's sign is no bit of the step.
     `load_ff`, swung by `swing_v` from a rail of `rail_v` (the supply unless stated), states the line's own energy: of
     lines whose input is on, or of all if the line is driven `always` (a row's select line).
+    `line_ff` is the line that a driver of one bit is sized for: its array's, unless stated.
     """
 
     ACTIONS: ClassVar = ("drive",)
     SOURCES: ClassVar = (
         Source(
-            "J. Sun et al., ZigZag-IMC, ICCAD 2023, 28 nm: 50 fF per bit and drive, fitted to silicon",
+            "J. Sun et al., ZigZag-IMC, ICCAD 2023, 28 nm: converters of 50 fF per bit, fitted to silicon",
             (CheckPoint({"bits": 8}, ZIGZAG_TECH, "drive", 0.324, 0.001),),
+        ),
+        Source(
+            "one bit: N. Weste and D. Harris, CMOS VLSI Design, 2011: a chain of inverters has a third of its load;"
+            " with its line 17 fJ at 22 nm and 128 columns, where NeuroSim V1.3's row driver has 8.2",
+            (CheckPoint({"bits": 1}, Technology(28, 0.9), "drive", 44.8e-3 / 6 * 0.81, 0.001),),
         ),
         Source(
             f"area, linear in bits: row driver of {NEUROSIM}; 8-bit DAC of BRAHMS (accelergy tables)",
@@ -52,7 +62,7 @@ class Dac(Component):
         ),
     )
     ASSUMPTIONS: ClassVar = (
-        band("energy_scale", 0.07, 1, 3, "x", "one design against the fit: low, MNSIM's 1-bit driver; high, ISAAC's"),
+        band("energy_scale", 0.07, 1, 10, "x", "one design against another: low, MNSIM's 1-bit driver; high, ISAAC's"),
         band("ladder_ohm", 1_000, 20_000, 200_000, "ohm", "resistor ladder, end to end: no published figure"),
     )
 
@@ -68,6 +78,7 @@ class Dac(Component):
     swing_v: float | None = Field(default=None, gt=0)
     rail_v: float | None = Field(default=None, gt=0)
     always: bool = False
+    line_ff: float | None = Field(default=None, gt=0)
     energy_scale: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
@@ -117,8 +128,10 @@ class Dac(Component):
     def _fitted_pj(self, tech: Technology) -> float:
         if self.design == "pwm":
             return TIMELY_PJ * self.bits / TIMELY_BITS * energy_factor(nominal(TIMELY_NM), tech)
-        bits = 1 if self.design == "pulse_count" else self.bits
-        at_28nm = CAPACITANCE_FF_PER_BIT * bits * ZIGZAG_TECH.supply_v**2 * 1e-3
+        if self.bits == 1 or self.design == "pulse_count":
+            line_ff = self.line_ff or USUAL_LINE_FF * tech.node_nm / LINE_NM
+            return INPUT_DENSITY * CHAIN_SHARE * line_ff * tech.supply_v**2 * 1e-3
+        at_28nm = CAPACITANCE_FF_PER_BIT * self.bits * ZIGZAG_TECH.supply_v**2 * 1e-3
         return at_28nm * energy_factor(ZIGZAG_TECH, tech)
 
     def base_area_um2(self, tech: Technology) -> float:

@@ -170,6 +170,9 @@ class DigitalArray(MemoryArray):
         """Steps a second that the logic allows."""
         return round(1e12 / self.step_ps(tech))
 
+    def row_line_ff(self, tech: Technology) -> float:
+        return self.columns * (LINE_FF + GATE_INPUT_FF) * tech.node_nm / GATE_NM
+
     def peak_energy_pj(self, tech: Technology) -> float:
         """Energy of one step in which everything is in use."""
         width = self.columns_per_output(self.weight_bits)

@@ -73,6 +73,10 @@ class MemoryArray(Component):
         """Accesses a second that the array itself allows, for a chip that states no rate."""
         return None
 
+    def row_line_ff(self, tech: Technology) -> float | None:
+        """Capacitance of the line that one input drives across the array, in fF; None where nothing is known of it."""
+        return None
+
     def columns_per_output(self, array_bits: int) -> int:
         """Columns that one output of `array_bits`-bit weights takes: its slices, twice for differential pairs."""
         return ceil(array_bits / self.cell_bits) * (2 if self.encoding == "differential" else 1)
