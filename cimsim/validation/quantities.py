@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 from cimsim.cost import CostReport, total_pj
 from cimsim.engine import simulate
-from cimsim.planfile import read_plan
+from cimsim.mapping import Layout
+from cimsim.planfile import read_layout, read_plan
 from cimsim.spec import Chip, load_chip
 from cimsim.validation.macro import Macro, measure
 from cimsim.validation.reference import Point, Reference
 from cimsim.validation.units import UNITS
 from workloads.errors import InputError
+from workloads.format import parse_format
+from workloads.layer import Network
+from workloads.plan import Plan
 from workloads.shapes import load_network
 
 
@@ -33,16 +37,27 @@ class Subject:
         return measure(self.chip, self.point.operating)
 
     @cached_property
-    def report(self) -> CostReport:
-        """The point's network on the chip. Raises InputError without one."""
-        run = self.point.run
-        if "network" not in run:
+    def network(self) -> Network:
+        """The point's network. Raises InputError without one."""
+        if "network" not in self.point.run:
             raise InputError("targets", ["network: this quantity is of a network's run, and no input names one"])
-        name = str(run["network"])
-        shapes = load_network(str(self._folder / name) if name.endswith((".yaml", ".yml")) else name)
-        plan = read_plan(str(run.get("plan", "linear-8")), shapes)
-        plan = plan.model_copy(update={"sharing": run.get("sharing", plan.sharing)})
-        return simulate(shapes, self.chip, plan, batch=int(run.get("batch", 1)))
+        name = str(self.point.run["network"])
+        return load_network(str(self._folder / name) if name.endswith((".yaml", ".yml")) else name)
+
+    @cached_property
+    def plan(self) -> Plan:
+        plan = read_plan(str(self.point.run.get("plan", "linear-8")), self.network)
+        return plan.model_copy(update={"sharing": self.point.run.get("sharing", plan.sharing)})
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        return read_layout(self._folder / str(self.point.run["layout"])) if "layout" in self.point.run else None
+
+    @cached_property
+    def report(self) -> CostReport:
+        """The point's network on the chip."""
+        batch = int(self.point.run.get("batch", 1))
+        return simulate(self.network, self.chip, self.plan, batch=batch, layout=self.layout)
 
     @property
     def bit_products(self) -> int:
@@ -142,6 +157,17 @@ def _run_energy_share(subject: Subject, parts: tuple[str, ...]) -> float:
     return _run_energy_pj(subject, parts) / (subject.report.dynamic_pj / subject.report.batch)
 
 
+def _utilization(subject: Subject, parts: tuple[str, ...]) -> float:
+    """Share of the cells of the arrays in use that hold a weight's slice."""
+    array, layers, plan = subject.chip.array, subject.network.layers, subject.plan
+    used = sum(layer.arrays for layer in subject.report.layers) * array.num_cells
+    copies = subject.layout.copies if subject.layout else {}
+    per_weight = {
+        name: array.columns_per_output(parse_format(one.format).array_bits) for name, one in plan.layers.items()
+    }
+    return sum(one.num_weights * per_weight[one.name] * copies.get(one.name, 1) for one in layers) / used
+
+
 def _dram_bits(subject: Subject, parts: tuple[str, ...]) -> float:
     ways = ("dram/read_bit", "dram/write_bit")
     return sum(layer.counts.get(way, 0) for layer in subject.report.layers for way in ways)
@@ -193,6 +219,7 @@ QUANTITIES: dict[str, Quantity] = {
     "cycles": Quantity(("count",), "cycles", "time", lambda s, p: float(s.report.latency_cycles)),
     "stall_cycles": Quantity(("count",), "cycles", "time", lambda s, p: float(sum(s.report.stall_cycles.values()))),
     "dram_traffic": Quantity(("count",), "cycles", "time", _dram_bits),
+    "memory_utilization": Quantity(("ratio",), "share", "time", _utilization),
     "leakage_per_image": Quantity(
         ("energy",), "energy", "bill", lambda s, p: s.report.leakage_pj / s.report.batch
     ),

@@ -25,7 +25,7 @@ from workloads.errors import InputError, problems_of
 COLUMNS = ("quantity", "value", "unit", "kind")
 MORE_COLUMNS = ("point", "band", "source", "note")
 KINDS = ("input", "target", "context")
-SIMULATED = ("network", "plan", "sharing", "batch")  # of points at which a whole network runs
+SIMULATED = ("network", "plan", "sharing", "layout", "batch")  # of points at which a whole network runs
 
 
 class Target(NamedTuple):
