@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cimsim import __version__, screen
+from cimsim import __version__, cli_trust, screen
 from workloads.errors import InputError, RunError
 
 app = typer.Typer(
@@ -62,6 +62,10 @@ def simulate(  # noqa: PLR0913 (a command line)
         float | None, typer.Option("--images-per-weight-load", min=1, help="Images that share one weight load.")
     ] = None,
     trace: Annotated[Path | None, typer.Option("--trace", help="Write a timeline that opens in Perfetto.")] = None,
+    interval: Annotated[
+        int | None, typer.Option("--interval", min=100, max=100_000, help="Draws of all bands, for 90 % intervals.")
+    ] = None,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Simulate a network on a chip, from shapes alone.
@@ -72,6 +76,7 @@ def simulate(  # noqa: PLR0913 (a command line)
     from cimsim.planfile import read_layout, read_plan
     from cimsim.spec import load_chip
     from cimsim.trace import write_trace
+    from cimsim.uncertainty import intervals
     from workloads.shapes import load_network
 
     shapes = load_network(network)
@@ -81,7 +86,8 @@ def simulate(  # noqa: PLR0913 (a command line)
     )  # fmt: skip
     if trace:
         write_trace(timeline, trace)
-    screen.show_report(report, json)
+    found = intervals(report, load_chip(chip), interval, seed) if interval else {}
+    screen.show_report(report, json, found)
 
 
 @app.command(name="map")
@@ -128,30 +134,8 @@ def diff(
     screen.show_difference(compare(read_report(before), read_report(after)), json)
 
 
-@app.command()
-def validate(
-    ref: Annotated[str | None, typer.Option("--ref", help="One reference, with every point.")] = None,
-    chip: Annotated[str | None, typer.Option("--chip", help="Your chip (YAML), with --targets.")] = None,
-    targets: Annotated[Path | None, typer.Option("--targets", help="CSV: quantity,value,unit,kind[,point].")] = None,
-    leave_one_out: Annotated[
-        bool, typer.Option("--leave-one-out", help="What chips left out of the joint fit would show.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Compare the models with published chips, or with figures of yours. Exit code 1 if a figure is out of its band.
-
-    Example: `cimsim validate --ref jia65`
-    """
-    from cimsim import validation
-
-    if leave_one_out:
-        return screen.show_left_out(validation.left_out(), json)
-    if (chip is None) != (targets is None):
-        raise InputError("validate", ["--chip and --targets: need each other"])
-    rows = validation.check_own(chip, targets) if chip and targets else validation.check_references(ref)
-    screen.show_validation(rows, json, is_whole=ref is None and chip is None)
-    if any(row.passed is False for row in rows):
-        raise typer.Exit(1)
+app.command()(cli_trust.validate)
+app.command()(cli_trust.sensitivity)
 
 
 @app.command()

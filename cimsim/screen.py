@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cimsim.diff import Change, Difference
     from cimsim.mapper import Found
-    from cimsim.validation import Row
+    from cimsim.uncertainty import Interval
 
 NUMBER = r"(-?[\d.,]+(e-?\d+)?( \S+)?)?"  # with its unit, or nothing
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
@@ -32,7 +32,7 @@ def say(text: str, style: str = "") -> None:
     Console(stderr=True, soft_wrap=True).print(text, style=style, highlight=False, markup=False)
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     print(json_text.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False))
 
 
@@ -43,7 +43,7 @@ def _console() -> Console:
     return Console(width=None if has_width else PIPE_WIDTH, highlight=False, markup=False)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Numbers to the right, words to the left; columns that are empty in every row are left out."""
     from rich import box
     from rich.table import Table
@@ -61,7 +61,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) ->
     console.print(table)
 
 
-def _notes(lines: Sequence[tuple[str, str]]) -> None:
+def print_notes(lines: Sequence[tuple[str, str]]) -> None:
     """A word, then what it says, wrapped under itself."""
     from rich.table import Table
 
@@ -87,18 +87,33 @@ def time_text(duration_ns: float) -> str:
     return f"{duration_ns:.3g} ns"
 
 
-def show_report(report: CostReport, json: bool) -> None:
-    """One simulated network: a line per layer, then the whole."""
+def show_report(report: CostReport, json: bool, intervals: Mapping[str, Interval] | None = None) -> None:
+    """One simulated network: a line per layer, then the whole, with what the components' bands leave open."""
     if json:
-        return _print_json(report.to_dict())
+        found = {"intervals": {name: one._asdict() for name, one in intervals.items()}} if intervals else {}
+        return print_json(report.to_dict() | found)
     columns = ("layer", "format", "arrays", "rounds", "energy", "share", "latency", "bottleneck", "main stall (cycles)")
-    _table(
+    print_table(
         f"{report.network} on {report.chip}, {report.plan}: {_images(report.batch)}",
         columns, [_layer_cells(layer, report.dynamic_pj) for layer in report.layers],
     )  # fmt: skip
-    _notes(_summary(report))
+    print_notes(_summary(report))
+    if intervals:
+        show_intervals(intervals)
     for warning in report.warnings:
         say(f"warning: {warning}", "yellow")
+
+
+def show_intervals(found: Mapping[str, Interval]) -> None:
+    """The whole, and what has a band worth telling."""
+    rows = []
+    for name, one in found.items():
+        text = (lambda um2: f"{um2 / 1e6:.4g} mm2") if name == "area_um2" else energy_text
+        if one.high > 1.01 * one.low or name in ("energy_pj", "area_um2"):
+            title = name.removesuffix("_pj").removesuffix("_um2")
+            rows.append((title, text(one.nominal), text(one.low), text(one.median), text(one.high)))
+    print_table("90 % intervals from the bands of assumptions; printed figures have none",
+           ("", "nominal", "5 %", "median", "95 %"), rows)  # fmt: skip
 
 
 def show_layout(found: Found, objective: str, json: bool) -> None:
@@ -106,16 +121,16 @@ def show_layout(found: Found, objective: str, json: bool) -> None:
     pairs = {"energy": "energy_pj", "latency": "latency_ns", "interval": "interval_ns"}
     before, after = ({name: getattr(r, field) for name, field in pairs.items()} for r in (found.default, found.report))
     if json:
-        return _print_json(found.layout.model_dump() | {"objective": objective, "default": before, "found": after})
+        return print_json(found.layout.model_dump() | {"objective": objective, "default": before, "found": after})
     copies = found.layout.copies
-    _table(f"{found.report.network} on {found.report.chip}: {found.layout.order} order, layers that lie more than once",
+    print_table(f"{found.report.network} on {found.report.chip}: {found.layout.order} order, layers placed repeatedly",
            ("layer", "copies"), [(name, count) for name, count in copies.items()])  # fmt: skip
     text = {"energy": energy_text, "latency": time_text, "interval": time_text}
-    _notes([
+    print_notes([
         (name, f"{text[name](after[name])}, by default {text[name](before[name])}: {before[name] / after[name]:.2f} x")
         for name in pairs
     ])  # fmt: skip
-    _notes([("objective", f"{objective}: {found.gain(objective):.2f} x better than the default layout")])
+    print_notes([("objective", f"{objective}: {found.gain(objective):.2f} x better than the default layout")])
 
 
 SHOWN = 8  # largest changes of each kind
@@ -124,10 +139,10 @@ SHOWN = 8  # largest changes of each kind
 def show_difference(found: Difference, json: bool) -> None:
     """Where two runs differ, the largest changes first."""
     if json:
-        return _print_json(found.to_dict())
+        return print_json(found.to_dict())
     say(f"before: {found.names[0]}\nafter:  {found.names[1]}")
     texts = {"energy": energy_text, "latency": time_text, "stalls": time_text, "actions": lambda n: f"{n:,.0f}"}
-    _table("whole", ("quantity", "before", "after", "ratio"), [
+    print_table("whole", ("quantity", "before", "after", "ratio"), [
         (c.name, *(_plain(c.name, value) for value in c[1:3]), _ratio(c)) for c in found.totals if c.before or c.after
     ])  # fmt: skip
     for name in ("energy_by_component", "energy_by_layer", "stalls_by_cause", "latency_by_layer", "actions"):
@@ -139,71 +154,7 @@ def show_difference(found: Difference, json: bool) -> None:
         ]  # fmt: skip
         if rows:
             title = name.replace("_", " ")
-            _table(title, ("name", "before", "after", "change", "ratio", "share of the change"), rows)
-
-
-FEW_POINTS = 6  # of one quantity, shown one by one even among all references
-VERDICT = {True: "ok", False: "MISS", None: "shown"}
-
-
-def show_validation(rows: Sequence[Row], json: bool, is_whole: bool) -> None:
-    """Published against modelled figures; among all references, many points of one quantity become one line."""
-    if json:
-        return _print_json([row.to_dict() for row in rows])
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.ref, row.quantity), []).append(row)
-    cells = []
-    for group in groups.values():
-        cells += [_range_cells(group)] if is_whole and len(group) > FEW_POINTS else map(_verdict_cells, group)
-    columns = ("reference", "quantity", "point", "published", "modelled", "unit", "ratio", "allowed", "verdict",
-               "uses its figures")  # fmt: skip
-    _table("published against modelled", columns, cells)
-    why = dict.fromkeys((f"{row.ref} {row.quantity}", row.note) for row in rows if row.note and row.passed is not True)
-    _notes([("why they miss", "")] * bool(why) + list(why))
-    judged = [row for row in rows if row.passed is not None]
-    own = [row for row in judged if not row.used_as_input]
-    counts = [f"{sum(bool(row.passed) for row in some)} of {len(some)}" for some in (judged, own)]
-    say(f"{counts[0]} figures in their bands; {counts[1]} of those that use nothing the chip's paper measured")
-
-
-def _verdict_cells(row: Row) -> tuple[Any, ...]:
-    return (row.ref, row.quantity, row.point, f"{row.published:.4g}", f"{row.modelled:.4g}", row.unit,
-            f"{row.ratio:.3f}", f"{row.band[0]:.3g}..{row.band[1]:.3g}", VERDICT[row.passed],
-            "yes" if row.used_as_input else "")  # fmt: skip
-
-
-def _range_cells(group: Sequence[Row]) -> tuple[Any, ...]:
-    judged, ratios = [row for row in group if row.passed is not None], [row.ratio for row in group]
-    passed = f"{sum(bool(row.passed) for row in judged)}/{len(judged)} ok" if judged else VERDICT[None]
-    return (group[0].ref, group[0].quantity, f"{len(group)} points", "", "", group[0].unit,
-            f"{min(ratios):.2f}..{max(ratios):.2f}", f"{group[0].band[0]:.3g}..{group[0].band[1]:.3g}", passed,
-            "yes" if any(row.used_as_input for row in group) else "")  # fmt: skip
-
-
-def show_left_out(found: Mapping[str, Any], json: bool) -> None:
-    """What chips left out of the joint fit would show, and the fit."""
-    if json:
-        return _print_json(found)
-    _table("modelled over published: by literature alone, fitted to all chips, and with this chip left out of the fit",
-           ("reference", "about", "quantity", "points", "literature", "fitted", "left out", "typical factor", ""),
-           [(r["ref"], r["about"], r["quantity"], r["num_points"],
-             *(f"{r[key]:.2f}" for key in ("literature_ratio", "fitted_ratio", "left_out_ratio", "factor")),
-             "" if r["in_fit"] else "never in the fit") for r in found["rows"]])  # fmt: skip
-    _table("free parameters: joint fit, 90 % interval",
-           ("factor", "of", "low", "value", "high", "chips", ""),
-           [(p["name"], p["of"], *(f"{p[key]:.2f}" for key in ("low", "value", "high")), ", ".join(p["chips"]),
-             "the models carry it" if p["adopted"] else "not used") for p in found["parameters"]])  # fmt: skip
-    factors = [
-        (about, *(f"{f[key]:.2f}" for key in ("literature", "fitted", "left_out", "worst_left_out")))
-        for about, f in (
-            *found["typical_factor"].items(),
-            ("energy, if it were fitted too", found["typical_factor_with_energies_fitted"]),
-        )
-    ]
-    _table("typical factor either way between model and chip",
-           ("about", "literature", "fitted", "left out", "worst left out"), factors)  # fmt: skip
-    _notes([("no evidence", "")] + [(ref, why) for ref, why in found["no_evidence"].items()])
+            print_table(title, ("name", "before", "after", "change", "ratio", "share of the change"), rows)
 
 
 def _plain(name: str, value: float) -> str:
@@ -257,17 +208,17 @@ def _summary(report: CostReport) -> list[tuple[str, str]]:
 def show_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
     """Rows of a run: what was tried, what it costs, how accurate it is."""
     if json:
-        return _print_json(list(rows))
+        return print_json(list(rows))
     has_seeds = len({row["seed"] for row in rows}) > 1
     order = sorted(rows, key=lambda r: (r["chip"], r.get("vary", ""), r["energy_pj"]))
     columns = ("plan", "chip", "variant", "seed", "energy", "budget", "latency", "mm2", "arrays", "ideal", "bits")
-    _table(f"{len(rows)} results", columns, [_row_cells(row, has_seeds) for row in order])
+    print_table(f"{len(rows)} results", columns, [_row_cells(row, has_seeds) for row in order])
     notes = [("mm2", "area of the chip"), ("bits", "stored bits per weight, codebooks and scales included")]
     if any(row.get("budget_pj") for row in rows):
         notes.append(("budget", "energy as a share of the budget that the plan was searched for"))
     if any(row.get("array_accuracy") is not None for row in rows):
         notes.append(("arrays", "accuracy through the modelled arrays; ideal: of the same integers without them"))
-    _notes(notes)
+    print_notes(notes)
 
 
 def _row_cells(row: Mapping[str, Any], has_seeds: bool) -> tuple[Any, ...]:
@@ -296,9 +247,9 @@ def show_refused(refused: Sequence[str], most: int = 5) -> None:
 def show_plan(plan: Plan, json: bool) -> None:
     """A plan, layer by layer."""
     if json:
-        return _print_json(plan.model_dump())
+        return print_json(plan.model_dump())
     rows = [(name, choice.format, choice.activation_bits, choice.dataflow) for name, choice in plan.layers.items()]
-    _table(f"plan for {plan.network}", ("layer", "format", "activation bits", "dataflow"), rows)
+    print_table(f"plan for {plan.network}", ("layer", "format", "activation bits", "dataflow"), rows)
 
 
 def show_chips(chips: Sequence[Chip], json: bool) -> None:
@@ -309,23 +260,23 @@ def show_chips(chips: Sequence[Chip], json: bool) -> None:
         for c in chips
     ]  # fmt: skip
     if json:
-        return _print_json(rows)
+        return print_json(rows)
     cells = [(r["name"], f"{r['node_nm']:g} nm", f"{r['area_mm2']:.4g} mm2", r["tiles"], f"{r['arrays']:,}", r["note"])
              for r in rows]  # fmt: skip
-    _table("ready chips", ("name", "node", "area", "tiles", "arrays", "note"), cells)
+    print_table("ready chips", ("name", "node", "area", "tiles", "arrays", "note"), cells)
 
 
 def show_bill(chip: Chip, json: bool) -> None:
     """Peak power and area of one box of each level, part by part; the outermost total is the chip's."""
     bill = [row._asdict() for row in chip.bill()]
     if json:
-        return _print_json({"chip": chip.name, "node_nm": chip.node_nm, "supply_v": chip.supply_v,
+        return print_json({"chip": chip.name, "node_nm": chip.node_nm, "supply_v": chip.supply_v,
                             "power_mw": bill[-1]["power_mw"], "area_mm2": bill[-1]["area_mm2"],
                             "bill": bill, "sources": list(chip.sources())})  # fmt: skip
     rows = [(r["level"], r["component"], f"{r['instances']:,}", _figure(r["power_mw"]), _figure(r["area_mm2"]))
             for r in bill]  # fmt: skip
     columns = ("level", "component", "instances", "peak power (mW)", "area (mm2)")
-    _table(f"{chip.name}: peak power and area of one box of each level", columns, rows)
+    print_table(f"{chip.name}: peak power and area of one box of each level", columns, rows)
     say(f"sources: cimsim chips show {chip.name} --json")
 
 
@@ -342,24 +293,26 @@ def show_formats(formats: Sequence[WeightFormat], json: bool) -> None:
         for f in formats
     ]  # fmt: skip
     if json:
-        return _print_json(rows)
+        return print_json(rows)
     cells = [(r["name"], r["kind"], f"{r['bits_per_weight']:g}", r["array_bits"], r["vector_length"],
               r["codebook_bits"] or "") for r in rows]  # fmt: skip
     columns = ("format", "kind", "bits/weight", "bits in the array", "vector", "codebook bits")
-    _table("weight formats, one or a few of each family; other numbers in the names are other formats", columns, cells)
+    print_table(
+        "weight formats, one or a few of each family; other numbers in the names are other formats", columns, cells
+    )
 
 
 def show_recipes(recipes: Sequence[tuple[str, str]], json: bool) -> None:
     """Training recipes, one a line."""
     if json:
-        return _print_json([{"name": name, "differs": differs} for name, differs in recipes])
-    _table("training recipes", ("recipe", "differs from the default by"), recipes)
+        return print_json([{"name": name, "differs": differs} for name, differs in recipes])
+    print_table("training recipes", ("recipe", "differs from the default by"), recipes)
 
 
 def show_trials(rows: Sequence[dict[str, Any]], json: bool) -> None:
     """Results of trained networks, one a line."""
     if json:
-        return _print_json(list(rows))
+        return print_json(list(rows))
     columns = ("network", "data", "format", "recipe", "seed", "float", "quantized", "bits/weight", "error")
     cells = [
         (row["network"], row["data"], row["format"], row["recipe"], row["seed"], _percent(row["float_accuracy"]),
@@ -367,4 +320,4 @@ def show_trials(rows: Sequence[dict[str, Any]], json: bool) -> None:
          f"{row['relative_error']:.3g}" if "accuracy" in row else "0")
         for row in rows
     ]  # fmt: skip
-    _table("accuracy on the test set", columns, cells)
+    print_table("accuracy on the test set", columns, cells)

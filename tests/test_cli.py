@@ -22,6 +22,7 @@ COMMANDS = (
     "map",
     "diff",
     "validate",
+    "sensitivity",
     "sweep",
     "train",
     "search",

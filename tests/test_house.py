@@ -36,6 +36,7 @@ PURE = {
     *("Change.before", "Change.after", "CheckPoint.value", "Assumption.nominal", "Stated.at", "ChipChoice.vary"),
     *("Weights.energy", "Weights.latency", "Weights.area", "Target.value", "Target.band", "Unit.size"),
     *("Row.published", "Row.modelled", "Row.band", "Quantity.find", "Fitted.logs", "Fitted.deviations"),
+    *("Interval.median", "Interval.nominal", "Sensitivity.at_low", "Sensitivity.at_high"),
 }
 
 
