@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _with_array(chip: Chip, raw: dict[str, Any]) -> Chip:
     array, changed = chip.array, False
     if not isinstance(array, MemoryArray):
         return chip
-    own = {(array.kind, "peak_rate_hz"): array.natural_rate_hz(chip.technology),
+    own = {(array.kind, "peak_rate_hz"): array.natural_rate_hz(chip.technology) or _conversions_hz(chip),
            ("dac", "line_ff"): array.row_line_ff(chip.technology)}  # fmt: skip
     *_, unit = _raw_levels(raw)
     for block in unit["parts"].values():
@@ -97,6 +98,15 @@ def _with_array(chip: Chip, raw: dict[str, Any]) -> Chip:
             if block.get("kind") == kind and block.get(field) is None and value is not None:
                 block[field], changed = value, True
     return Chip.model_validate(raw) if changed else chip
+
+
+def _conversions_hz(chip: Chip) -> int | None:
+    """Reads a second of arrays whose conversion is the read."""
+    adc, array = chip.part("adc"), chip.array
+    if adc is None or adc.component.peak_rate_hz is None:
+        return None
+    values = ceil(array.columns / array.joined_columns) * array.count
+    return max(1, int(adc.component.peak_rate_hz * adc.per_level / values))
 
 
 # --- variations, on the raw file ---
