@@ -18,6 +18,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from docs import validation
 from reports.frames import Run, read_run
 from reports.panels import plans_figure
 from reports.plots import pareto_figure
@@ -43,6 +44,7 @@ def redraw_outputs() -> None:
     for path in DOCUMENTS:
         refresh(path, {"output": output})
     IMAGES.mkdir(exist_ok=True)
+    validation.draw()
     for name in EXAMPLE_IMAGES:
         shutil.copy(ROOT / "runs" / name, IMAGES / name)
 
@@ -85,14 +87,15 @@ def blocks(text: str, name: str) -> list[tuple[str, int, int]]:
 
 
 def output(command: str, folder: Path = ROOT) -> str:
-    """A command with what it prints when run in `folder`, as a block of text. Raises RunError if it fails."""
+    """A command with what it prints when run in `folder`, as a block of text. Raises RunError if it fails, but for
+    `validate`, whose exit code 1 tells of a figure outside its band."""
     program, *arguments = shlex.split(command)
     module = ["-m", "cimsim.cli"] if program == "cimsim" else []
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *module, *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )
-    if done.returncode:
+    if done.returncode > ("validate" in arguments):
         raise RunError(f"{command}: {done.stderr.strip()}")
     lines = [f"$ {command}", *(line.rstrip() for line in done.stdout.splitlines())]
     return "\n".join(["```text", *lines, "```"])

@@ -98,6 +98,15 @@ def test_the_readme_shows_the_own_module_example():
     assert all(line in rest for line in lines)
 
 
+def test_the_guide_shows_its_own_files():
+    """Lines of the chip and of the targets are those of the example's files, in their order."""
+    (chip,) = fenced("docs/describe-a-chip.md", "yaml")
+    (targets,) = (block for block in fenced("docs/describe-a-chip.md", "text") if block.startswith("quantity,"))
+    for shown, name in ((chip, "own_macro.yaml"), (targets, "own_macro.csv")):
+        rest = iter((EXAMPLES / name).read_text().splitlines())
+        assert all(line in rest for line in shown.splitlines()), name
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_local_links_resolve(document):
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(document))
