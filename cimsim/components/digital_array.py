@@ -54,7 +54,8 @@ class DigitalArray(MemoryArray):
     A full adder takes the node's time unless `adder_ps` states it, at `adder_v`; without a rate the logic sets it.
     An adder tree serves weights of `weight_bits`; narrower ones leave it idle in part. Arrays with an adder in each
     cell take any width, and `sum_columns` more columns for the carries of each output. `registers` cut a column's
-    ripple, `pipeline_steps` is the latency of a sum.
+    ripple, `pipeline_steps` is the latency of a sum in a tree. Without `overlaps` a step waits until the sum of the one
+    before it is out.
     """
 
     ACTIONS: ClassVar = ("multiply_bit", "add_bit", "register_bit", "write_cell")
@@ -95,6 +96,7 @@ class DigitalArray(MemoryArray):
     sum_columns: int = Field(default=0, ge=0)
     registers: int = Field(default=0, ge=0)
     pipeline_steps: int = Field(default=1, ge=1)
+    overlaps: bool = True
     adder_ps: int | None = Field(default=None, gt=0)
     adder_v: float | None = Field(default=None, gt=0)
     adder_scale: float = Field(default=1.0, gt=0)
@@ -129,6 +131,11 @@ class DigitalArray(MemoryArray):
         if self.reduction == "cell_adders":
             return array_bits + self.sum_columns
         return ceil(array_bits / self.weight_bits) * self.weight_bits
+
+    @property
+    def latency_steps(self) -> int:
+        """Steps from an input digit to its sum."""
+        return self.registers + 1 if self.reduction == "cell_adders" else self.pipeline_steps
 
     def product_bits(self, columns: int) -> int:
         """Gates of one product in one step: a Booth digit selects one number, other digits multiply bit by bit."""

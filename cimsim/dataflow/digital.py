@@ -26,8 +26,9 @@ def steps_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip,
     stage = stage_ticks_around(layer, fmt, placement, chip, activation_bits, rates.array_rate_hz(chip))
     steps = _steps(placement.widest, array, fmt.input_bits(activation_bits))
     return ArrayJob(
-        vectors=layer.num_positions, reads=steps, conversions=0, adcs=1, read_ticks=1, sample_hold=1,
-        fetch_ticks=stage["fetch"], shift_add_ticks=array.pipeline_steps - 1 + stage["shift_add"],
+        vectors=layer.num_positions, reads=steps, conversions=0, adcs=1,
+        read_ticks=1 if array.overlaps else array.latency_steps, sample_hold=1, fetch_ticks=stage["fetch"],
+        shift_add_ticks=stage["shift_add"] + (array.latency_steps - 1 if array.overlaps else 0),
         digital_ticks=stage["digital"], write_ticks=stage["write"],
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ input vector. Parts of outer levels (buffers, buses, memory) are outside it, as 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import NamedTuple
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from cimsim.dataflow import digital
 from cimsim.dataflow.work import Actions, array_job, compute_actions
 from cimsim.kernels import count_mvm
 from cimsim.mapping import Placement, place
+from cimsim.records import ArrayJob
 from cimsim.spec import Chip
 from workloads.format import WeightFormat
 from workloads.layer import Frozen, Layer
@@ -105,13 +107,18 @@ def _times_ps(
     layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, input_bits: int
 ) -> tuple[float, float, float]:
     """Between two vectors, of one, and of one step of an input."""
-    tick_ps = rates.PS_PER_S / (
-        rates.array_rate_hz(chip) if isinstance(chip.array, DigitalArray) else rates.converter_rate_hz(chip)
-    )
     is_digital, adder = isinstance(chip.array, DigitalArray), chip.part("shift_add", "unit")
+    rate_hz = rates.array_rate_hz(chip) if is_digital else rates.converter_rate_hz(chip)
+    tick_ps = rates.PS_PER_S / rate_hz
     job = (digital.steps_job if is_digital else array_job)(layer, fmt, placement, chip, input_bits)
     joined_ps = adder.component.add_ps(chip.technology) if adder and not is_digital else 0.0
-    alone = job._replace(vectors=MEASURED_VECTORS, fetch_ticks=0, shift_add_ticks=0, digital_ticks=0, write_ticks=0)
+    fill = job.shift_add_ticks - rates.ticks(rates.pipeline_ps(chip)["shift_add"], rate_hz) if is_digital else 0
+    alone = job._replace(vectors=MEASURED_VECTORS, fetch_ticks=0, shift_add_ticks=fill, digital_ticks=0, write_ticks=0)
     interval = count_mvm(alone).interval * tick_ps
     latency = count_mvm(alone._replace(vectors=1)).first_result * tick_ps + joined_ps
-    return interval, latency, (latency - joined_ps) / job.reads + joined_ps
+    return interval, latency, job.read_ticks * tick_ps + joined_ps + _converting_ps(job, tick_ps)
+
+
+def _converting_ps(job: ArrayJob, tick_ps: float) -> float:
+    """Of the values of one read that are converted after it."""
+    return ceil(job.conversions / job.adcs) * tick_ps
