@@ -52,7 +52,7 @@ class Reference(NamedTuple):
     """One published chip or tool: points by name ("" where there is one) and targets in the file's order."""
 
     name: str
-    chip: str
+    chip: str  # ready, or a file; one that the CSV names stands beside it
     points: Mapping[str, Point]
     targets: tuple[Target, ...]
     folder: Path
@@ -94,7 +94,10 @@ def read_reference(path: Path, chip: str = "") -> Reference:
     if problems:
         raise InputError(path.name, list(dict.fromkeys(problems)))
     targets = tuple(_target(row) for row in rows if row["kind"] != "input")
-    return Reference(path.stem, chip or named[0], points, targets, path.parent)
+    beside = not chip and named[0].endswith((".yaml", ".yml"))
+    return Reference(
+        path.stem, str(path.parent / named[0]) if beside else chip or named[0], points, targets, path.parent
+    )
 
 
 def _folder() -> Path:
