@@ -1,11 +1,10 @@
-"""Column sums of array reads, counted 64 columns at a time: the compiled half of `cimsim.functional`.
+"""Column sums of array reads by AND and popcount, LANES columns at a time: the compiled half of `cimsim.functional`.
 
-A byte of input bits (8 rows at 1 bit, 4 rows at 2 bits, ...) selects one row of a table that holds the sums
-these rows can give (Arlazarov et al., "On economical construction of the transitive closure", 1970). The
-table is built once per row group and read by every input vector and every input step.
+Rows lie side by side in the bits of a word, columns in the lanes of a vector; a column's sum is the count of bits
+that a row of input bits and a plane of cell bits share (or, with xnor, on which they agree), weighted by powers of two.
 
-Shapes: N vectors, G row groups, S input steps, K bytes per step and group (byte k picks among the ENTRIES
-table rows from k * ENTRIES on), R = K * rows per byte, C columns (plane by plane, output fastest) padded to a
+Shapes: N vectors, G row groups, B bit rows of an input (those of one step side by side), S steps, K bit planes of a
+digit (two's complement, the highest first), W words of rows, C columns (plane by plane, output fastest) padded to a
 multiple of LANES, P planes, O outputs.
 """
 
@@ -19,170 +18,266 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-LANES = 64  # columns per block: two AVX2 registers of bytes, one cache line
-ENTRIES = 256  # values of a byte
-
-
-class Reading(NamedTuple):
-    """How one column sum becomes a code, and codes of successive input steps one number.
-
-    code = min((sum + step // 2) // step, top); `offset` and `inverse` do the division in float32.
-    """
-
-    step: int
-    top: int
-    offset: np.float32
-    inverse: np.float32
-    radix: int
-    is_signed: bool
-
-    @classmethod
-    def of(cls, step: int, top: int, radix: int, is_signed: bool) -> Reading:
-        """Adds half a step, and half a unit so that rounding cannot reach the next code."""
-        return cls(step, top, np.float32(step // 2 + 0.5), np.float32(1 / step), radix, is_signed)
+LANES = 32  # columns per block: one AVX-512 register of 16-bit sums
+TILE = 8  # bit rows that meet a word of cells once it is loaded
 
 
 class Columns(NamedTuple):
-    """Physical columns: cells uint8 [G, R, C]; signs int8 [G, C], -1 where a column counts negative; weights
-    int64 [P], what a code of each plane is worth."""
+    """Physical columns: bits [G, C / LANES, K, W, LANES] and lows, highs [C], the range of codes, as wide as a sum;
+    signs [G, C], -1 where a column counts negative; weights int64 [P], what a code of each plane is worth."""
 
-    cells: np.ndarray
+    bits: np.ndarray
+    lows: np.ndarray
+    highs: np.ndarray
     signs: np.ndarray
     weights: np.ndarray
 
 
-class Scratch(NamedTuple):
-    """Work space: table [K * ENTRIES, LANES] unsigned and partial [LANES] signed."""
+class Reading(NamedTuple):
+    """How bit rows become codes: code = min(max((sum + step // 2) // step, low), high), in float32.
 
-    table: np.ndarray
-    partial: np.ndarray
+    scales [B], of the sum's type: what a bit row counts in its step; ends int64 [S], where each step's bit rows end;
+    factors [S], of the type of `signs`: what its code counts. `offset` and `inverse` divide by `step`.
+    """
 
-
-def scratch_for(reading: Reading, largest_sum: int, num_picks: int, num_steps: int) -> Scratch:
-    """Work space in the narrowest types that hold the largest column sum the stored cells can give."""
-    largest_code = min((largest_sum + reading.step // 2) // reading.step, reading.top)
-    largest_partial = largest_code * (reading.radix**num_steps - 1) // (reading.radix - 1)
-    kind, line = np.min_scalar_type(largest_sum), 64
-    size = num_picks * ENTRIES * LANES * kind.itemsize
-    raw = np.empty(size + line, np.uint8)
-    first = -raw.ctypes.data % line  # no row of 64 bytes straddles two cache lines
-    table = raw[first : first + size].view(kind).reshape(-1, LANES)
-    partial = np.zeros(LANES, np.promote_types(np.int16, np.min_scalar_type(-largest_partial - 1)))
-    return Scratch(table, partial)
+    scales: np.ndarray
+    ends: np.ndarray
+    factors: np.ndarray
+    step: int
+    offset: np.float32
+    inverse: np.float32
+    is_xnor: bool
+    is_signed: bool
 
 
-def read_step(table: np.ndarray, picks: np.ndarray, row: int, reading: Reading, partial: np.ndarray) -> None:
-    """partial = partial * radix + codes of the sums over k of table[picks[row, k]], on LANES columns."""
-    codes = table[picks[row]].sum(axis=0, dtype=np.int64)
-    if reading.step > 1:
-        codes = ((codes + reading.offset) * reading.inverse).astype(np.int64)
-    partial[:] = partial * reading.radix + np.minimum(codes, reading.top)
+def reading_of(
+    scales: np.ndarray, ends: np.ndarray, factors: np.ndarray, step: int, flags: tuple[bool, bool]
+) -> Reading:
+    """Adds half a step, and half a unit so that rounding cannot reach the next code; flags: xnor, signed digits."""
+    return Reading(scales, ends, factors, step, np.float32(step // 2 + 0.5), np.float32(1 / step), *flags)
 
 
-@overload(read_step)
-def _read_step_compiled(table, picks, row, reading, partial):
-    def compiled(table, picks, row, reading, partial):
-        _read_step_vector(table, picks, row, reading, partial)  # pyright: ignore[reportCallIssue]
+def count_bits(
+    bits: np.ndarray, words: np.ndarray, first: tuple[int, int], reading: Reading, counts: np.ndarray
+) -> None:
+    """counts [., LANES] of TILE bit rows: words uint32 [., W] against bits [K, W, LANES]; first: of each."""
+    width = 8 * bits.itemsize
+    for row in range(TILE):
+        total = np.zeros(LANES, np.int64)
+        for k, plane in enumerate(bits.view(f"u{bits.itemsize}")):
+            driven = (words[first[1] + row] & ((1 << width) - 1)).astype(plane.dtype)[:, None]
+            shared = ~(plane ^ driven) if reading.is_xnor else plane & driven
+            found = np.bitwise_count(shared).sum(axis=0, dtype=np.int64)
+            total = 2 * total + (-found if reading.is_signed and k == 0 else found)
+        counts[first[0] + row] = total
+
+
+def convert(counts: np.ndarray, first: tuple[int, int], column: tuple, reading: Reading, codes: np.ndarray) -> None:
+    """codes [., LANES] += sign times the sum over steps of factor times code, of one vector; first: row of its codes
+    and of its counts [., LANES]; column: lows, highs and signs [LANES]."""
+    low, high, sign = column
+    codes = codes[first[0]]
+    start = 0
+    for end, factor in zip(reading.ends.tolist(), reading.factors, strict=True):
+        read = counts[first[1] + start : first[1] + end].astype(np.int64)
+        sums = (read * reading.scales[start:end, None]).sum(axis=0)
+        if reading.step > 1:
+            sums = np.floor((sums + reading.offset) * reading.inverse).astype(np.int64)
+        codes += sign * factor * np.clip(sums, low, high).astype(codes.dtype)
+        start = end
+
+
+@overload(count_bits, inline="always")
+def _count_bits_compiled(bits, words, first, reading, counts):
+    def compiled(bits, words, first, reading, counts):
+        _count_bits_vector(bits, words, first, reading, counts)  # pyright: ignore[reportCallIssue]
+
+    return compiled
+
+
+@overload(convert, inline="always")
+def _convert_compiled(counts, first, column, reading, codes):
+    def compiled(counts, first, column, reading, codes):
+        _convert_vector(counts, first, column, reading, codes)  # pyright: ignore[reportCallIssue]
 
     return compiled
 
 
 @intrinsic
-def _read_step_vector(typing_context, table, picks, row, reading, partial):
-    """`read_step` in LLVM vector code: the loop vectorizer would widen the bytes and spill the sums."""
+def _count_bits_vector(typing_context, bits, words, first, reading, counts):
+    """`count_bits` in LLVM vector code: the loop vectorizer knows no vectors of this shape."""
 
     def codegen(context, builder, signature, args):
-        tables, picked, result = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4))
-        step, top, offset, inverse, radix, _ = cgutils.unpack_tuple(builder, args[3])
-        lane = context.get_data_type(signature.args[0].dtype)
-        kind = context.get_data_type(signature.args[4].dtype)
-        total = _sum_of_rows(builder, tables, picked, args[2], lane)
-        with builder.if_then(builder.icmp_signed(">", step, step.type(1)), likely=False):
-            real = builder.uitofp(builder.load(total), ir.VectorType(ir.FloatType(), LANES))
-            real = builder.fmul(builder.fadd(real, _splat(builder, offset)), _splat(builder, inverse))
-            builder.store(builder.fptoui(real, ir.VectorType(lane, LANES)), total)
-        codes, limit = builder.load(total), _splat(builder, _resize(builder, top, lane))
-        codes = builder.select(builder.icmp_unsigned("<", codes, limit), codes, limit)
-        where = builder.bitcast(result.data, ir.VectorType(kind, LANES).as_pointer())
-        scaled = builder.mul(builder.load(where, align=1), _splat(builder, _resize(builder, radix, kind)))
-        builder.store(builder.add(scaled, _resize(builder, codes, ir.VectorType(kind, LANES))), where, align=1)
+        cells, driven, result = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4))
+        flags = cgutils.unpack_tuple(builder, args[3])[-2:]
+        is_xnor, is_signed = (builder.trunc(flag, ir.IntType(1)) if flag.type.width > 1 else flag for flag in flags)
+        firsts = cgutils.unpack_tuple(builder, args[2])
+        with builder.if_else(is_xnor) as (then, otherwise):
+            for branch, agrees in ((then, True), (otherwise, False)):
+                with branch:
+                    _count_tile(builder, (cells, driven, result), firsts, (is_signed, agrees))
         return context.get_dummy_value()
 
-    return types.void(table, picks, types.intp, reading, partial), codegen
+    return types.void(bits, words, first, reading, counts), codegen
 
 
-def _sum_of_rows(builder, tables, picked, row, lane):
-    """Pointer to the LANES sums, which the compiler keeps in registers."""
-    vector = ir.VectorType(lane, LANES)
-    num_picks = builder.extract_value(picked.shape, 1)
-    picks_of_row = builder.gep(picked.data, [builder.mul(row, num_picks)])
-    lines = builder.bitcast(tables.data, vector.as_pointer())
+def _count_tile(builder, operands, firsts, kind):
+    """One loop over planes and words; TILE sums stay in registers."""
+    (cells, driven, result), (is_signed, agrees) = operands, kind
+    vector = ir.VectorType(result.data.type.pointee, LANES)
+    num_planes, num_words = (builder.extract_value(cells.shape, axis) for axis in (0, 1))
+    lines = builder.bitcast(cells.data, vector.as_pointer())
+    zero = _zero(vector)
+    totals = [cgutils.alloca_once_value(builder, zero) for _ in range(TILE)]
+    sums = [cgutils.alloca_once(builder, vector) for _ in range(TILE)]
+    counted, first = firsts
+    rows = [builder.gep(driven.data, [builder.mul(builder.add(first, first.type(i)), num_words)]) for i in range(TILE)]
+    for total in totals:
+        builder.store(zero, total)
+    with cgutils.for_range(builder, num_planes) as plane:
+        for item in sums:
+            builder.store(zero, item)
+        with cgutils.for_range(builder, num_words) as word:
+            at = builder.add(builder.mul(plane.index, num_words), word.index)
+            line = builder.load(builder.gep(lines, [at]), align=1)
+            for row, item in zip(rows, sums, strict=True):
+                bits = _spread(builder, builder.load(builder.gep(row, [word.index])), vector)
+                shared = builder.not_(builder.xor(line, bits)) if agrees else builder.and_(line, bits)
+                builder.store(builder.add(builder.load(item), _call(builder, "ctpop", shared)), item)
+        is_negative = builder.and_(is_signed, builder.icmp_signed("==", plane.index, plane.index.type(0)))
+        for total, item in zip(totals, sums, strict=True):
+            found = builder.load(item)
+            found = builder.select(is_negative, builder.sub(zero, found), found)
+            doubled = builder.shl(builder.load(total), ir.Constant(vector, [1] * LANES))
+            builder.store(builder.add(doubled, found), total)
+    for i, total in enumerate(totals):
+        where = builder.gep(builder.bitcast(result.data, vector.as_pointer()), [builder.add(counted, first.type(i))])
+        builder.store(builder.load(total), where, align=1)
+
+
+@intrinsic
+def _convert_vector(typing_context, counts, first, column, reading, codes):
+    """`convert` in LLVM vector code."""
+
+    def codegen(context, builder, signature, args):
+        def data(kind, value):
+            return context.make_array(kind)(context, builder, value).data
+
+        kinds = signature.args
+        types_of = kinds[0], kinds[3].types[2], kinds[4]  # of sums, of one group's codes, of all groups' codes
+        vector, wide, widest = (ir.VectorType(context.get_data_type(kind.dtype), LANES) for kind in types_of)
+        scales, ends, factors, *division = cgutils.unpack_tuple(builder, args[3])[:6]
+        num_rows, num_steps = (
+            builder.extract_value(context.make_array(kind)(context, builder, value).shape, 0)
+            for kind, value in zip(kinds[3].types, (scales, ends), strict=False)
+        )
+        scales, ends, factors = map(data, kinds[3].types[:3], (scales, ends, factors))
+        row, first = cgutils.unpack_tuple(builder, args[1])
+        lines = builder.gep(builder.bitcast(data(kinds[0], args[0]), vector.as_pointer()), [first])
+        low, high, sign = map(data, kinds[2].types, cgutils.unpack_tuple(builder, args[2]))
+        low, high = (_load_lanes(builder, limit, vector) for limit in (low, high))
+        result = cgutils.alloca_once_value(builder, _zero(wide))
+        builder.store(_zero(wide), result)
+        total, start = cgutils.alloca_once(builder, vector), cgutils.alloca_once(builder, first.type)
+        builder.store(first.type(0), start)
+        with cgutils.for_range(builder, num_steps) as turn:
+            with builder.if_else(builder.icmp_signed("==", num_rows, num_steps)) as (one_bit, more_bits):
+                with one_bit:
+                    builder.store(_load_lanes(builder, builder.gep(lines, [turn.index]), vector), total)
+                with more_bits:
+                    end = builder.load(builder.gep(ends, [turn.index]))
+                    builder.store(_weighted_sum(builder, (lines, scales), builder.load(start), end), total)
+                    builder.store(end, start)
+            code = _divide(builder, builder.load(total), division)
+            code = builder.select(builder.icmp_signed("<", code, low), low, code)
+            code = builder.select(builder.icmp_signed(">", code, high), high, code)
+            code = _widen(builder, code, wide)
+            code = builder.mul(code, _splat(builder, builder.load(builder.gep(factors, [turn.index]))))
+            builder.store(builder.add(builder.load(result), code), result)
+        counted = builder.mul(builder.load(result), _load_lanes(builder, sign, wide))
+        where = builder.gep(builder.bitcast(data(kinds[4], args[4]), widest.as_pointer()), [row])
+        builder.store(builder.add(builder.load(where, align=1), _widen(builder, counted, widest)), where, align=1)
+        return context.get_dummy_value()
+
+    return types.void(counts, first, column, reading, codes), codegen
+
+
+def _weighted_sum(builder, operands, start, end):
+    """Sum over bit rows start .. end of counts times scale."""
+    lines, scales = operands
+    vector = lines.type.pointee
     total = cgutils.alloca_once(builder, vector)
-    builder.store(ir.Constant(vector, [0] * LANES), total)
-    with cgutils.for_range(builder, num_picks) as loop:
-        pick = builder.zext(builder.load(builder.gep(picks_of_row, [loop.index])), row.type)
-        value = builder.load(builder.gep(lines, [pick]), align=1)
+    builder.store(_zero(vector), total)
+    with cgutils.for_range_slice(builder, start, end, start.type(1), start.type) as (row, _):
+        scale = _splat(builder, builder.load(builder.gep(scales, [row])))
+        value = builder.mul(_load_lanes(builder, builder.gep(lines, [row]), vector), scale)
         builder.store(builder.add(builder.load(total), value), total)
-    return total
+    return builder.load(total)
 
 
-def _splat(builder, scalar):
+def _divide(builder, total, division):
+    """Sums to whole steps, rounded to the nearest, halves up; by the float32 reciprocal unless the step is one."""
+    step, offset, inverse = division
+    result = cgutils.alloca_once_value(builder, total)
+    with builder.if_then(builder.icmp_signed(">", step, step.type(1)), likely=False):
+        real = builder.sitofp(total, ir.VectorType(ir.FloatType(), LANES))
+        real = builder.fmul(builder.fadd(real, _splat(builder, offset)), _splat(builder, inverse))
+        builder.store(builder.fptosi(_call(builder, "floor", real), total.type), result)
+    return builder.load(result)
+
+
+def _call(builder, name, value):
+    """LLVM's function of this name on every lane."""
+    lane = "f32" if isinstance(value.type.element, ir.FloatType) else str(value.type.element)
+    kind = ir.FunctionType(value.type, [value.type])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}{lane}")
+    return builder.call(function, [value])
+
+
+def _widen(builder, value, kind):
+    return value if value.type == kind else builder.sext(value, kind)
+
+
+def _load_lanes(builder, pointer, vector):
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=1)
+
+
+def _zero(vector):
+    return ir.Constant(vector, [0] * LANES)
+
+
+def _splat(builder, scalar, lanes=LANES):
     """The scalar in all lanes."""
-    vector = ir.VectorType(scalar.type, LANES)
-    single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
-    return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    single = builder.insert_element(
+        ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined), scalar, ir.IntType(32)(0)
+    )
+    return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
 
-def _resize(builder, value, kind):
-    """An unsigned integer, or a vector of them, in another width."""
-    have, want = (t.element.width if isinstance(t, ir.VectorType) else t.width for t in (value.type, kind))
-    if have == want:
-        return value
-    return builder.zext(value, kind) if have < want else builder.trunc(value, kind)
+def _spread(builder, word, vector):
+    """A word of 32 bits all over a vector."""
+    lanes = vector.count * vector.element.width // 32
+    return builder.bitcast(_splat(builder, word, lanes), vector)
 
 
-def _fill_table(digits, radix, num_picks, table):
-    """table[k * ENTRIES + byte] = sum over the byte's rows of its digit times their cells; digits [R, LANES]."""
-    rows = digits.shape[0] // num_picks
-    for k in range(num_picks):
-        part = table[k * ENTRIES : (k + 1) * ENTRIES]
-        part[0, :] = 0
-        filled = 1
-        for row in range(k * rows, (k + 1) * rows):
-            for entry in range(filled, radix * filled):
-                for c in range(LANES):
-                    part[entry, c] = part[entry - filled, c] + digits[row, c]
-            filled *= radix
-
-
-def _read_columns(columns, picks, reading, scratch, out):
-    """Adds to out [N, O] what the converters return, shifted and added; picks [G * N * S, K].
-
-    Steps are taken most significant first; with `is_signed` the first one weighs negative.
-    """
-    (cells, signs, weights), (table, partial) = columns, scratch
-    num_vectors, num_groups = out.shape[0], cells.shape[0]
-    num_steps = picks.shape[0] // (num_vectors * num_groups)
-    codes = np.empty((num_vectors, LANES), np.int64)
-    for first in range(0, cells.shape[2], LANES):
+def _read_columns(columns, words, reading, scratch, out):
+    """Adds to out [N, O] what the converters return, shifted and added; words uint32 [G, N padded to TILE, B, W];
+    counts [TILE * B, LANES] and codes [N padded, LANES] are work space."""
+    bits, lows, highs, signs, weights = columns
+    num_groups, num_vectors, num_rows, num_words = words.shape
+    rows, (counts, codes) = words.reshape(-1, num_words), scratch
+    for block in range(bits.shape[1]):
         codes[:] = 0
+        lanes = slice(block * LANES, (block + 1) * LANES)
         for group in range(num_groups):
-            digits = cells[group, :, first : first + LANES].astype(table.dtype)
-            fill_table(digits, reading.radix, picks.shape[1], table)
-            sign = signs[group, first : first + LANES].astype(partial.dtype)
-            for n in range(num_vectors):
-                partial[:] = 0
-                for step in range(num_steps - 1, -1, -1):
-                    row = (group * num_vectors + n) * num_steps + step
-                    read_step(table, picks, row, reading, partial)
-                    if reading.is_signed and step == num_steps - 1:
-                        for c in range(LANES):
-                            partial[c] = -partial[c]
-                for c in range(LANES):  # in the narrow type: vectors have no 64-bit product
-                    partial[c] = sign[c] * partial[c]
-                for c in range(LANES):
-                    codes[n, c] += partial[c]
-        shift_add(codes, first, weights, out)
+            cells, column = bits[group, block], (lows[lanes], highs[lanes], signs[group, lanes])
+            for tile in range(0, num_vectors, TILE):
+                first = (group * num_vectors + tile) * num_rows
+                for row in range(0, TILE * num_rows, TILE):
+                    count_bits(cells, rows, (row, first + row), reading, counts)
+                for n in range(TILE):
+                    convert(counts, (tile + n, n * num_rows), column, reading, codes)
+        shift_add(codes[: out.shape[0]], block * LANES, weights, out)
 
 
 def _shift_add(codes, first, weights, out):
@@ -196,36 +291,34 @@ def _shift_add(codes, first, weights, out):
         target = out[:, o : o + run]
         for n in range(out.shape[0]):
             for i in range(run):
-                target[n, i] += weight * source[n, i]
+                target[n, i] += weight * np.int64(source[n, i])
         column += run
 
 
-def _pick_rows(words, dac_bits, picks):
-    """Fills picks [G, N, S, K] with the table rows that up to 8 bits of every input select.
+def _pack(words, picks, out):
+    """out [G, N, B, W] gets bits of one byte of all inputs: words uint64 [N, G, W * width / 8], 8 rows each.
 
-    words uint64 [N, G, K]: byte i belongs to row i of a pick. The digits of a step are masked out and folded
-    into one byte, neighbours first; dac_bits is 1, 2, 4 or 8.
+    picks [B]: the byte's bit that each bit row takes, or -1. Words of 16 rows fill both halves of their 32 bits.
+    Eight bytes become eight bits each by three exchanges (H. S. Warren, Hacker's Delight, 7-3).
     """
-    num_groups, num_vectors, num_steps, num_picks = picks.shape
-    rows, mask, nothing = 8 // dac_bits, np.uint64(0), np.uint64(63)
-    for i in range(rows):
-        mask |= np.uint64((1 << dac_bits) - 1) << np.uint64(8 * i)
-    pairs = np.uint64(8 - dac_bits) if rows >= 2 else nothing
-    fours = np.uint64(2 * (8 - dac_bits)) if rows >= 4 else nothing
-    eights = np.uint64(4 * (8 - dac_bits)) if rows >= 8 else nothing
+    num_groups, num_vectors, num_rows, num_words = out.shape
+    per_word = words.shape[2] // num_words
+    masks = np.array([0x00AA00AA00AA00AA, 0x0000CCCC0000CCCC, 0x00000000F0F0F0F0], np.uint64)
     for n in range(num_vectors):
         for group in range(num_groups):
-            for step in range(num_steps):
-                shift = np.uint64(step * dac_bits)
-                for k in range(num_picks):
-                    digits = (words[n, group, k] >> shift) & mask
-                    digits |= digits >> pairs
-                    digits |= digits >> fours
-                    digits |= digits >> eights
-                    picks[group, n, step, k] = k * ENTRIES + np.int64(digits & np.uint64(255))
+            for word in range(num_words):
+                for part in range(per_word):
+                    x = words[n, group, word * per_word + part]
+                    for i in range(3):
+                        distance = np.uint64(7 << i)
+                        swapped = (x ^ (x >> distance)) & masks[i]
+                        x ^= swapped ^ (swapped << distance)
+                    for row in range(num_rows):
+                        if picks[row] >= 0:
+                            found = np.uint32((x >> np.uint64(8 * picks[row])) & np.uint64(255)) << np.uint32(8 * part)
+                            out[group, n, row, word] |= found | (found << np.uint32(16 if per_word == 2 else 0))
 
 
-fill_table = njit(cache=True)(_fill_table)
 shift_add = njit(cache=True)(_shift_add)
-read_columns = njit(cache=True)(_read_columns)
-pick_rows = njit(cache=True)(_pick_rows)
+read_columns = njit(cache=True, nogil=True)(_read_columns)
+pack = njit(cache=True, nogil=True)(_pack)

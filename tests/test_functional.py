@@ -10,7 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_functional import naive_mvm
 
+from cimsim import bitplanes
+from cimsim.components.dac import Dac
+from cimsim.encodings import input_steps, levels, step_bits
 from cimsim.functional import (
+    ENCODINGS,
     ArrayNumbers,
     array_mvm,
     array_mvm_exact,
@@ -27,20 +31,30 @@ ISAAC = ArrayNumbers(128, 128, cell_bits=2, dac_bits=1, adc_bits=8, encoding="of
 @st.composite
 def cases(draw, max_vectors=20, max_size=150, max_outputs=70):
     """Numbers, operands, widths and signedness; the ADC is lossless."""
-    encoding = draw(st.sampled_from(["offset", "twos_complement", "differential"]))
-    rows = draw(st.integers(1, 80))
+    encoding = draw(st.sampled_from(ENCODINGS))
+    rows, cell_bits = draw(st.integers(1, 80)), draw(st.sampled_from([1, 2, 3, 4, 8]))
     numbers = ArrayNumbers(
         rows,
         draw(st.integers(1, rows)),
-        1 if encoding == "twos_complement" else draw(st.sampled_from([1, 2, 3, 4, 8])),
-        draw(st.sampled_from([1, 1, 2, 4])),
+        1 if encoding in ("twos_complement", "xnor") else cell_bits,
+        draw(st.sampled_from([1, 1, 2, 3, 4, 5, 8])),
         1,
         encoding,
-        encoding == "offset" and draw(st.booleans()),
+        group_columns=draw(st.sampled_from([1, 1, 2, 3])),
+        pair_conversions=draw(st.sampled_from([1, 2])),
+        phases=1 if encoding == "xnor" else draw(st.sampled_from([1, 1, 2, 4])),
+        max_steps=draw(st.sampled_from([0, 0, 2])),
     )
-    numbers = numbers._replace(adc_bits=lossless_adc_bits(numbers))
+    bipolar = encoding != "xnor" and draw(st.booleans())
+    numbers = numbers._replace(
+        bipolar=bipolar, column_flip=encoding == "offset" and not bipolar and draw(st.booleans())
+    )
     weight_bits, input_bits = draw(st.integers(1, 8)), draw(st.sampled_from([1, 3, 7, 8, 11]))
-    is_signed = numbers.dac_bits == 1 and draw(st.booleans())
+    if max_column_sum(numbers, input_bits) >= 1 << 21:
+        numbers = numbers._replace(group_columns=1, cell_bits=1, max_steps=0)
+    numbers = numbers._replace(adc_bits=lossless_adc_bits(numbers, input_bits) + bipolar)
+    takes_signs = (numbers.dac_bits == 1 and numbers.max_steps == 0) or numbers.phases > 1 or bipolar
+    is_signed = takes_signs and draw(st.booleans())
     shape = draw(st.integers(0, max_vectors)), draw(st.integers(1, max_size)), draw(st.integers(1, max_outputs))
     rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
     return numbers, *operands(rng, shape, weight_bits, input_bits, is_signed), weight_bits, input_bits, is_signed
@@ -65,8 +79,45 @@ def test_a_lossless_adc_gives_the_exact_product(case):
 @settings(max_examples=150)
 def test_equals_the_naive_twin_with_lossy_adcs(case, bits_less, adc_step):
     numbers, x, w, *widths = case
-    numbers = numbers._replace(adc_bits=max(numbers.adc_bits - bits_less, 1))
-    assert np.array_equal(array_mvm(x, w, numbers, *widths, adc_step), naive_mvm(x, w, numbers, *widths, adc_step))
+    numbers, widths = numbers._replace(adc_bits=max(numbers.adc_bits - bits_less, 1)), [*widths, adc_step]
+    assert np.array_equal(array_mvm(x, w, numbers, *widths), naive_mvm(x, w, numbers, *widths))
+
+
+@given(st.integers(1, 16), st.integers(1, 8), st.sampled_from([None, 1, 2, 3]), st.booleans())
+def test_steps_are_those_of_the_driver(input_bits, dac_bits, max_steps, is_bipolar):
+    """The same cut of an input in time and in numbers; what the steps drive, shifted and added, is the input."""
+    numbers = ISAAC._replace(dac_bits=dac_bits, max_steps=max_steps or 0, bipolar=is_bipolar, phases=1)
+    driver = Dac(bits=dac_bits, max_steps=max_steps, bipolar=is_bipolar)
+    steps = input_steps(numbers, input_bits, is_bipolar)
+    assert tuple(step.bits for step in steps) == driver.step_bits(input_bits)
+    x = np.arange(-(1 << (input_bits - 1)), 1 << (input_bits - 1)) if is_bipolar else np.arange(1 << input_bits)
+    assert np.array_equal(sum(step.weight * levels(x, step, step is steps[0]) for step in steps), x)
+    assert step_bits(numbers, input_bits)[0] == min(dac_bits, input_bits) or max_steps == 1
+
+
+@pytest.mark.parametrize("lane", [np.int16, np.int32])
+@pytest.mark.parametrize("is_xnor", [False, True])
+@pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_vector_code_equals_its_definition(lane, is_xnor, is_signed, step):
+    """`count_bits` and `convert` say in Python what the compiled loops do."""
+    rng = np.random.default_rng(step)
+    bits = rng.integers(0, 1 << 15, (2, 3, bitplanes.LANES)).astype(lane)
+    halves = rng.integers(0, 1 << 16, (24, 3)).astype(np.uint32)
+    words = halves * np.uint32(0x10001) if lane is np.int16 else halves << np.uint32(9)
+    scales, ends = np.array([4, 2, 1, -2, -1, 1], lane), np.array([3, 5, 6])
+    flags = (is_xnor, is_signed)
+    reading = bitplanes.reading_of(scales, ends, np.array([8, -4, 1], np.int32), step, flags)
+    low, high = np.full(bitplanes.LANES, -40, lane), np.arange(bitplanes.LANES).astype(lane) * 4
+    columns = bitplanes.Columns(
+        bits[None, None], low, high, rng.choice([-1, 1], (1, 32)).astype(np.int32), np.array([3])
+    )
+    counts, codes = np.zeros((48, bitplanes.LANES), lane), np.zeros((8, bitplanes.LANES), np.int64)
+    inputs = np.concatenate([words, words[::-1]]).reshape(1, 8, 6, 3)
+    out, slow = np.zeros((8, 32), np.int64), np.zeros((8, 32), np.int64)
+    bitplanes.read_columns(columns, inputs, reading, (counts, codes), out)
+    bitplanes.read_columns.py_func(columns, inputs, reading, (counts, codes), slow)
+    assert np.array_equal(out, slow) and out.any()
 
 
 @pytest.mark.parametrize("encoding", ["offset", "differential"])
@@ -120,20 +171,52 @@ def test_the_flip_saves_an_eight_bit_adc_where_full_weights_would_clip():
     assert not np.array_equal(array_mvm(x, w, ISAAC._replace(column_flip=False), 8, 1), x @ w)
 
 
-@pytest.mark.parametrize("encoding", ["offset", "twos_complement", "differential"])
-def test_cells_decode_to_the_weights(encoding):
-    numbers = ArrayNumbers(64, 64, 1 if encoding == "twos_complement" else 3, 1, 8, encoding)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("group_columns", [1, 3])
+def test_cells_decode_to_the_weights(encoding, group_columns):
+    cell_bits = 1 if encoding in ("twos_complement", "xnor") else 3
+    numbers = ArrayNumbers(64, 64, cell_bits, 1, 8, encoding, group_columns=group_columns)
     w = np.arange(-128, 128).reshape(64, 4)
     cells = slice_weights(w, numbers, 8).astype(int)
+    assert len(cells) == -(-8 // cell_bits // group_columns) * group_columns
     worth = (1 << (numbers.cell_bits * np.arange(len(cells)))).reshape(-1, *[1] * (cells.ndim - 1))
     if encoding == "twos_complement":
-        worth[-1] *= -1
+        worth[7] *= -1
     value = (cells * worth).sum(axis=0)
     value = value[..., 0] - value[..., 1] if encoding == "differential" else value
-    assert np.array_equal(value - (128 if encoding == "offset" else 0), w)
+    assert np.array_equal(
+        value - (128 if encoding in ("offset", "xnor") else 0), np.abs(w) if encoding == "sign_magnitude" else w
+    )
 
 
-@pytest.mark.parametrize("encoding", ["offset", "twos_complement", "differential"])
+def test_ones_that_agree():
+    """Inputs and weights of +1 and -1 on an xnor array, as the odd numbers that two bits write: H. Jia et al., 2020."""
+    numbers = ArrayNumbers(64, 64, 1, 1, 7, "xnor")
+    signs = np.random.default_rng(0).choice([-1, 1], (70, 64))
+    x, w = signs[:6], signs[6:].T
+    assert np.array_equal(array_mvm(x, w, numbers, 2, 2, True, shortcut=False), x @ w)
+
+
+def test_a_ladder_is_one_conversion_where_slices_are_many():
+    """Three bits in one code need a wider converter, and clip together."""
+    plain = ArrayNumbers(16, 16, 1, 1, 5, "offset")
+    joined = plain._replace(group_columns=3)
+    assert (lossless_adc_bits(plain), lossless_adc_bits(joined)) == (5, 7)
+    x, w = np.ones((1, 16), int), np.full((16, 1), 3)
+    assert array_mvm(x, w, plain, 3, 1, shortcut=False) == 48
+    assert array_mvm(x, w, joined, 3, 1, shortcut=False) == 31 - 4 * 16
+
+
+def test_pairs_that_are_subtracted_first_need_fewer_codes():
+    """Sums that cancel in the column do not clip; converted apart they do."""
+    apart = ArrayNumbers(64, 64, 1, 1, 4, "differential")
+    x, w = np.ones((1, 64), int), np.where(np.arange(64) % 2, 1, -1)[:, None]
+    w[:4] = 1
+    assert array_mvm(x, w, apart._replace(pair_conversions=1), 2, 1) == 4
+    assert array_mvm(x, w, apart, 2, 1) == 0
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_error_falls_with_adc_bits(encoding):
     x, w = operands(np.random.default_rng(1), (30, 256, 16), 6, 6)
     errors = []
@@ -206,7 +289,7 @@ def test_nothing_in_nothing_out():
     ("change", "message"),
     [
         ({"rows_on": 129}, "rows_on = 129: must be 1 to rows = 128"),
-        ({"dac_bits": 3}, "dac_bits = 3: must be 1, 2, 4 or 8"),
+        ({"dac_bits": 9}, "dac_bits = 9: must be 1 to 8"),
         ({"encoding": "ternary"}, "encoding = 'ternary': must be one of"),
         ({"encoding": "twos_complement"}, "needs cell_bits = 1; column_flip: needs encoding = 'offset'"),
         ({"rows": 1 << 20, "rows_on": 1 << 20, "cell_bits": 8}, "must be < 2097152"),
