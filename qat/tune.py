@@ -21,6 +21,7 @@ from qat.activation_schemes import PactQuantizer
 from qat.attach import after_step, parameter_groups, quantize
 from qat.distill import block_loss, block_outputs, quantized_blocks, soft_targets
 from qat.inputs import calibrate
+from qat.norms import estimate_statistics, needs_statistics
 from qat.recipe import DEFAULT, Recipe
 from qat.schemes import Codebook
 from qat.schemes.universal import UniversalQuantizer, finish, ratio_penalty
@@ -47,6 +48,7 @@ def tune(  # noqa: PLR0913 (all but five are named)
     prepare(model, plan, data, settings, seed, recipe)
     optimizer = torch.optim.AdamW(tuning_groups(model, settings.tune_lr, recipe))
     total, per_epoch = settings.tune_images // settings.batch, len(data.train.y) // settings.batch
+    is_soft = needs_statistics(model)
     done, best, best_state = _restore(checkpoint, model, optimizer)
     model.train()
     with _taught(model, teacher, *factors) as teach:
@@ -65,6 +67,8 @@ def tune(  # noqa: PLR0913 (all but five are named)
                 after_step(model, step)
             tick(settings.batch)
             if (step + 1) % per_epoch == 0 or step + 1 >= total:
+                if is_soft:
+                    estimate_statistics(model, data.train)
                 found = score(model, data.validation).accuracy
                 if found > best:
                     best, best_state = found, copy.deepcopy(model.state_dict())
