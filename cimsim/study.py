@@ -45,8 +45,7 @@ def _check_loads(load: Callable[..., object], *attempts: tuple) -> None:
 
 
 def _known_format(name: str) -> str:
-    parse_format(name)
-    return name
+    return parse_format(name).name  # one format, one name
 
 
 Positive = Annotated[int, Field(ge=1)]

@@ -75,3 +75,11 @@ def test_training_needs_a_network_for_its_images_and_a_sweep_does_not(tmp_path):
     assert load_study(path).network == "resnet18"
     with pytest.raises(InputError, match=r"network = 'resnet18': takes images of \(3, 224, 224\).*: digitsnet\)"):
         load_study(path, for_training=True)
+
+
+def test_formats_go_by_one_name():
+    """A format that may be written in two ways is one column of the table and one file of a run."""
+    study = Study.model_validate(
+        {**yaml.safe_load((ROOT / "examples/digits.yaml").read_text()), "formats": ["pool-128-p50"]}
+    )
+    assert study.formats == ("pool-128",)
