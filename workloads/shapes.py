@@ -1,4 +1,4 @@
-"""Networks without weights as YAML files: the ready ones in shapes/ and the user's own."""
+"""Networks without weights: the ready ones in shapes/ and the user's own, as YAML or ONNX files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ def network_names() -> list[str]:
 
 
 def load_network(name_or_path: str | Path) -> Network:
-    """A ready network by name, or any network by the path of its YAML file.
+    """A ready network by name, or any network by the path of its YAML or ONNX file.
 
     Raises InputError with every problem of a bad file, or with the known names for an unknown one.
     """
     path = Path(name_or_path)
+    if path.suffix == ".onnx":
+        from workloads.onnx_graph import read_onnx  # an extra, which most networks do not need
+
+        return read_onnx(path)
     if path.suffix not in (".yaml", ".yml"):
         if str(name_or_path) not in network_names():
             known = ", ".join(network_names())
-            problem = f"name = {str(name_or_path)!r}: must be one of {known}, or the path of a .yaml file"
+            problem = f"name = {str(name_or_path)!r}: must be one of {known}, or the path of a .yaml or .onnx file"
             raise InputError("network", [problem])
         path = _folder() / f"{name_or_path}.yaml"
     return _read(path)
