@@ -6,11 +6,13 @@ row of im2col, input, output; acc_MO: sums of all groups side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cimsim.analog import Origin, ProgrammedArrays, Widths
 from cimsim.functional import (
     ArrayNumbers,
     Densities,
@@ -20,6 +22,7 @@ from cimsim.functional import (
     densities,
 )
 from cimsim.im2col import im2col
+from cimsim.nonideal import Nonidealities
 from qat.artifact import Artifact, Grid
 from qat.pooling import avg_pool, max_pool
 from qat.requantize import Rescale, add, requantize
@@ -36,26 +39,60 @@ MAX_SAMPLE = 2048  # vectors of a layer that its converter step is chosen on
 EXACT_OPS = ("layer", "add", "max_pool", "avg_pool", "relu")  # what integers alone can compute
 
 
+class Accuracy(NamedTuple):
+    """Over seeds: mean, half width of its 95 % t-interval (NaN for one seed), and each seed's."""
+
+    mean_accuracy: float
+    half_accuracy: float
+    of_seed_accuracy: tuple[float, ...]
+
+
 def run(
-    artifact: Artifact, x: NDArray[np.uint8], numbers: ArrayNumbers | None = None, batch: int = 500
+    artifact: Artifact,
+    x: NDArray[np.uint8],
+    numbers: ArrayNumbers | None = None,
+    batch: int = 500,
+    cells: Nonidealities | None = None,
+    seed: int = 0,
 ) -> NDArray[np.int64]:
     """Logits [N, classes] of uint8 images [N, C, H, W], in steps of the last node's grid.
 
     Without `numbers` every product is exact; with them it goes through the arrays, with the converter
-    steps of the artifact's plan. Raises InputError for images of another shape or dtype and for
+    steps of the artifact's plan. With `cells` these are not ideal: written once, by `seed`, and read with noise; the
+    batch changes nothing. Raises InputError for images of another shape or dtype and for
     networks with steps that are not integer arithmetic (softmax, layer norm).
     """
     _check(artifact, x)
-    weights, product = _weights(artifact), _product(artifact, numbers)
+    weights, product = _weights(artifact), _product(artifact, numbers, cells, seed)
     parts = [_last(_forward(artifact, weights, x[i : i + batch], product)) for i in range(0, len(x), batch)]
     return np.concatenate(parts).reshape(len(x), -1).astype(np.int64)
 
 
 def accuracy(
-    artifact: Artifact, x: NDArray[np.uint8], y: NDArray[np.integer], numbers: ArrayNumbers | None = None
+    artifact: Artifact,
+    x: NDArray[np.uint8],
+    y: NDArray[np.integer],
+    numbers: ArrayNumbers | None = None,
+    cells: Nonidealities | None = None,
+    seed: int = 0,
 ) -> float:
-    """Share of images whose largest logit (the first of equals) is their label."""
-    return float((run(artifact, x, numbers).argmax(1) == y).mean())
+    """Share of images whose largest logit (the first of equals) is their label; `cells` and `seed` as of `run`."""
+    return float((run(artifact, x, numbers, cells=cells, seed=seed).argmax(1) == y).mean())
+
+
+def accuracy_of_seeds(
+    artifact: Artifact,
+    test: tuple[NDArray[np.uint8], NDArray[np.integer]],
+    numbers: ArrayNumbers,
+    cells: Nonidealities,
+    seeds: Sequence[int],
+) -> Accuracy:
+    """Accuracy on images and labels, the arrays written anew for each seed."""
+    from scipy.stats import t  # only here: it takes a while to import
+
+    found = np.array([accuracy(artifact, *test, numbers, cells, seed) for seed in seeds])
+    half = t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
+    return Accuracy(float(found.mean()), float(half), tuple(found.tolist()))
 
 
 def layer_outputs(
@@ -126,10 +163,14 @@ def _forward(
         yield node.name, y
 
 
-def _product(artifact: Artifact, numbers: ArrayNumbers | None) -> Product:
+def _product(
+    artifact: Artifact, numbers: ArrayNumbers | None, cells: Nonidealities | None = None, seed: int = 0
+) -> Product:
     """Exact sums without `numbers`, else sums as the arrays give them."""
     if numbers is None:
         return lambda layer, grid, x_GMI, w_GIO: _exact(x_GMI, w_GIO)
+    if cells is not None and not cells.is_ideal:
+        return _through_cells(artifact, numbers, cells, seed)
     return lambda layer, grid, x_GMI, w_GIO: _through_arrays(
         artifact.plan.layers[layer.name], grid, x_GMI, w_GIO, numbers
     )
@@ -150,6 +191,27 @@ def _through_arrays(
         for x, w in zip(x_GMI, w_GIO, strict=True)
     ]
     return np.concatenate(parts, axis=1)
+
+
+def _through_cells(artifact: Artifact, numbers: ArrayNumbers, cells: Nonidealities, seed: int) -> Product:
+    """Sums through arrays that are written when their layer is first met; a layer's noise goes on from call to call."""
+    places = {layer.name: place for place, layer in enumerate(artifact.network.layers)}
+    written: dict[str, list[ProgrammedArrays]] = {}
+    num_read = dict.fromkeys(places, 0)
+
+    def product(layer: Layer, grid: Grid, x_GMI: NDArray, w_GIO: NDArray) -> NDArray[np.int64]:
+        choice = artifact.plan.layers[layer.name]
+        widths = Widths(choice.weight_format.array_bits, grid.bits, grid.signed, choice.adc_step or 1)
+        if layer.name not in written:
+            origins = [Origin(seed, (places[layer.name], group)) for group in range(len(w_GIO))]
+            pairs = zip(w_GIO, origins, strict=True)
+            written[layer.name] = [ProgrammedArrays(w, numbers, widths, cells, origin) for w, origin in pairs]
+        first = num_read[layer.name]
+        num_read[layer.name] += x_GMI.shape[1]
+        parts = [arrays.read(x, first) for arrays, x in zip(written[layer.name], x_GMI, strict=True)]
+        return np.concatenate(parts, axis=1)
+
+    return product
 
 
 def _layer(artifact: Artifact, node: Node, x: NDArray, w_GIO: NDArray, product: Product) -> NDArray[np.integer]:
