@@ -7,6 +7,7 @@ from math import ceil, inf
 from typing import Any, NamedTuple
 
 from cimsim import cost, rates, traffic
+from cimsim.component import Activity
 from cimsim.cost import CostReport, LayerCost, Prices
 from cimsim.dataflow import LayerWork
 from cimsim.dataflow.work import Actions
@@ -20,7 +21,7 @@ from workloads.plan import Plan
 # What kernels count; the rest is waiting between tiles.
 ARRAY_CAUSES = ("index", "rom_port", "bank_conflict", "products", "adc", "output", "fetch")
 
-Densities = Mapping[str, dict[str, float]]  # layer -> {"input": share of ones streamed, "cell": mean cell level}
+Activities = Mapping[str, Activity]  # by layer
 
 
 class Account(NamedTuple):
@@ -29,7 +30,7 @@ class Account(NamedTuple):
     deployment: Deployment
     timeline: Timeline
     images_per_load: float
-    densities: Densities
+    activity: Activities
     prices: Prices
 
 
@@ -77,7 +78,7 @@ def _layer_costs(account: Account) -> Iterator[LayerCost]:
 
 def _layer_cost(account: Account, times: TaskTimes, name: str, work: LayerWork | None, actions: Actions) -> LayerCost:
     loads = account.deployment.network.batch / account.images_per_load
-    energy = node_energy(actions, work, account.prices, loads, account.densities.get(name))
+    energy = node_energy(actions, work, account.prices, loads, account.activity.get(name))
     clock, span_ps = account.deployment.chip.clocks_hz["array"], times.end_ps - times.start_ps
     return LayerCost(
         name, work.dataflow if work else "digital", work.format.name if work else "", bottleneck(work, times),
@@ -104,10 +105,10 @@ def _roofline(actions: Actions, work: LayerWork | None, times: TaskTimes, accoun
 
 
 def node_energy(
-    actions: Actions, work: LayerWork | None, prices: Prices, loads: float, densities: dict[str, float] | None = None
+    actions: Actions, work: LayerWork | None, prices: Prices, loads: float, activity: Activity | None = None
 ) -> cost.EnergyPj:
     """Dynamic energy of the batch: all of its actions, and its share of weight loads (`loads` of one)."""
-    compute = prices.price(actions, densities)
+    compute = prices.price(actions, activity)
     return cost.add_energy([(compute, 1.0), (load_energy(work, prices), loads)]) if work else compute
 
 

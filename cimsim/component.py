@@ -12,6 +12,24 @@ from workloads.errors import problems_of
 from workloads.layer import Frozen
 
 
+class Activity(NamedTuple):
+    """How much of a layer's data switches: mean level of an input step, mean level of a cell, both as parts of the
+    largest, and the mean of their product where a step meets a cell (`joint`: cells and inputs of one row may go
+    together). Unit energies are stated at REFERENCE."""
+
+    input_density: float
+    cell_density: float
+    joint_density: float
+
+    @classmethod
+    def of_means(cls, input_density: float, cell_density: float) -> Activity:
+        """Inputs and cells that know nothing of each other."""
+        return cls(input_density, cell_density, input_density * cell_density)
+
+
+REFERENCE = Activity.of_means(0.5, 0.5)
+
+
 class CheckPoint(NamedTuple):
     """A published figure that the model must meet: `inputs` are fields of the part.
 
@@ -152,6 +170,10 @@ class Component(Frozen, ABC):
         if action not in self.ACTIONS:
             raise KeyError(f"{self.kind} has no action {action!r}; known: {', '.join(self.ACTIONS)}")
         return self.base_energy_pj(action, tech) * self._power_anchor(action, tech)
+
+    def data_factor(self, action: str, tech: Technology, activity: Activity) -> float:
+        """Energy of an action with these data over that at REFERENCE; 1 where it does not depend on data."""
+        return 1.0
 
     def area_um2(self, tech: Technology) -> float:
         """Area of one instance in um2."""

@@ -7,18 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # commands that only print reports start without the simulator
+    from cimsim.component import Activity
     from cimsim.dataflow.work import Actions
     from cimsim.spec import Chip
 
 OP_CONVENTION = "2 operations per multiply-accumulate, at the plan's activation and weight bits"
-DATA_ACTIONS = {
-    ("crossbar", "read_cell"): ("input", "cell"),
-    ("dac", "drive"): ("input",),
-    ("digital_array", "multiply_bit"): ("input", "cell"),
-    ("digital_array", "add_bit"): ("input", "cell"),
-}
-REFERENCE_DENSITY = 0.5  # of ones streamed in and of cell level: the point where unit energies are stated
-
 EnergyPj = dict[str, dict[str, float]]  # component -> action -> pJ
 
 
@@ -115,31 +108,29 @@ class Prices:
         """Name of the part that acts and its pJ per action; ("", 0) for a part the chip does not have."""
         key = (kind, role, action)
         if key not in self._known:
-            part = self.chip.part(kind, role) or self.chip.part(kind)  # a kind's only part plays all its roles
+            part = self._part(kind, role)
             price_pj = part.component.energy_pj(action, self.chip.technology) if part else 0.0
             self._known[key] = (part.name if part else "", price_pj)
         return self._known[key]
 
-    def price(self, actions: Actions, densities: dict[str, float] | None = None) -> EnergyPj:
+    def _part(self, kind: str, role: str) -> Any:
+        return self.chip.part(kind, role) or self.chip.part(kind)  # a kind's only part plays all its roles
+
+    def price(self, actions: Actions, activity: Activity | None = None) -> EnergyPj:
         """Energy by component and action. Parts a chip does not have cost nothing.
 
-        `densities` (`input`: share of ones streamed in, `cell`: mean cell level) scale what depends on data.
+        `activity` scales what depends on data; without it half of all inputs and cells are on.
         """
         energy: EnergyPj = defaultdict(dict)
         for (kind, role, action), count in sorted(actions.items()):
             name, unit_pj = self.unit(kind, role, action)
             if name and count and unit_pj:
-                spent_pj = count * unit_pj * _data_factor(kind, action, densities)
+                spent_pj = count * unit_pj
+                if activity is not None:
+                    part = self._part(kind, role).component
+                    spent_pj *= part.data_factor(action, self.chip.technology, activity)
                 energy[name][action] = energy[name].get(action, 0.0) + spent_pj
         return dict(energy)
-
-
-def _data_factor(kind: str, action: str, densities: dict[str, float] | None) -> float:
-    factor = 1.0
-    if densities:
-        for which in DATA_ACTIONS.get((kind, action), ()):
-            factor *= densities[which] / REFERENCE_DENSITY
-    return factor
 
 
 def total_pj(energy: EnergyPj) -> float:

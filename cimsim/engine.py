@@ -8,7 +8,7 @@ from math import inf
 from numpy.typing import NDArray
 
 from cimsim import accounts, cost, rates, traffic
-from cimsim.accounts import Account, Densities
+from cimsim.accounts import Account, Activities
 from cimsim.choice import cheapest, possible_works, with_book, with_kept_books
 from cimsim.cost import CostReport, Prices
 from cimsim.dataflow import LayerWork
@@ -33,7 +33,7 @@ def simulate(  # noqa: PLR0913  the front door
     batch: int = 1,
     layout: Layout | None = None,
     images_per_weight_load: float | None = None,
-    densities: Densities | None = None,
+    activity: Activities | None = None,
     codes: Codes | None = None,
 ) -> CostReport:
     """Energy, latency and area of `batch` images of `network` on `chip` under `plan` (default: 8-bit linear).
@@ -42,7 +42,7 @@ def simulate(  # noqa: PLR0913  the front door
     Raises InputError that names every layer which the chip cannot hold or decode, and why.
     """
     terms = {"batch": batch, "layout": layout, "images_per_weight_load": images_per_weight_load}
-    return simulate_timeline(network, chip, plan, **terms, densities=densities, codes=codes)[0]
+    return simulate_timeline(network, chip, plan, **terms, activity=activity, codes=codes)[0]
 
 
 def simulate_timeline(  # noqa: PLR0913  the front door
@@ -53,7 +53,7 @@ def simulate_timeline(  # noqa: PLR0913  the front door
     batch: int = 1,
     layout: Layout | None = None,
     images_per_weight_load: float | None = None,
-    densities: Densities | None = None,
+    activity: Activities | None = None,
     codes: Codes | None = None,
 ) -> tuple[CostReport, Timeline]:
     """As `simulate`, with who was busy or waiting when."""
@@ -67,7 +67,7 @@ def simulate_timeline(  # noqa: PLR0913  the front door
     images = images_of(images_per_weight_load, resident, network.batch)
     deployment = deploy(network, chip, works, resident, layout.order)
     timeline = run(build_tasks(deployment), pipelined=deployment.pipelined, buffer_chunks=buffer_chunks(chip))
-    account = Account(deployment, timeline, images, densities or {}, Prices(chip))
+    account = Account(deployment, timeline, images, activity or {}, Prices(chip))
     return accounts.report(account, plan), timeline
 
 
@@ -148,7 +148,7 @@ def _rom_problems(chip: Chip, plan: Plan, works: Mapping[str, LayerWork]) -> Ite
 def cost_alone(
     node: Node, work: LayerWork, deployment: Deployment, prices: Prices, images: float
 ) -> tuple[float, float]:
-    """Energy (pJ, leakage included) and latency (ns) of one layer with the chip to itself, at stated densities."""
+    """Energy (pJ, leakage included) and latency (ns) of one layer with the chip to itself, with half of all data on."""
     timeline = run(
         alone_tasks(deployment, node, work), pipelined=deployment.pipelined,
         buffer_chunks=buffer_chunks(deployment.chip), trace=False,

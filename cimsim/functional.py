@@ -8,7 +8,6 @@ Shapes: N vectors, I inputs, O outputs, G row groups, P planes (what is converte
 from __future__ import annotations
 
 from math import isqrt
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,23 +29,14 @@ from cimsim.packed import PackedArrays
 __all__ = [
     "ENCODINGS",
     "ArrayNumbers",
-    "Densities",
     "array_mvm",
     "array_mvm_exact",
     "calibrate_adc_step",
-    "densities",
     "lossless_adc_bits",
     "max_column_sum",
     "slice_weights",
 ]
 BATCH = 1024  # vectors per pass: their bits and codes stay in cache
-
-
-class Densities(NamedTuple):
-    """How full the data are: mean input level of a step and mean cell level, both as parts of the largest."""
-
-    input_ones_fraction: float
-    cell_level_fraction: float
 
 
 def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only rename the arguments
@@ -93,19 +83,6 @@ def slice_weights(w: np.ndarray, numbers: ArrayNumbers, weight_bits: int) -> np.
     if numbers.encoding == "differential":
         return np.stack(list(cut(w, numbers, weight_bits)), axis=-1)
     return store(w, numbers._replace(phases=1), weight_bits).cells.reshape(-1, *w.shape)
-
-
-def densities(x: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, weight_bits: int, input_bits: int) -> Densities:
-    """Mean levels of the input steps of x [N, I] (negative: two's complement) and of the cells of w."""
-    counts = np.bincount((x.astype(np.int64) & ((1 << input_bits) - 1)).ravel(), minlength=1)
-    values, largest = np.arange(counts.size), (1 << numbers.dac_bits) - 1
-    steps = range(0, input_bits, numbers.dac_bits)
-    levels = sum(int((counts * ((values >> shift) & largest)).sum()) for shift in steps)
-    cells = slice_weights(w, numbers, weight_bits)
-    return Densities(
-        levels / (max(x.size, 1) * len(steps) * largest),
-        float(cells.mean(dtype=np.float64)) / ((1 << numbers.cell_bits) - 1) if cells.size else 0.0,
-    )
 
 
 def calibrate_adc_step(

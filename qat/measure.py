@@ -20,7 +20,7 @@ from workloads.datasets import Dataset, load
 
 
 class Measured(NamedTuple):
-    """`report` has measured densities, `assumed_pj` is its energy with the table's assumed ones."""
+    """`report` has the energy of measured data, `assumed_pj` is that of half of all data on, as the table assumes."""
 
     artifact: Artifact  # with the converter steps of this chip in its plan
     report: CostReport
@@ -51,12 +51,9 @@ def measure(artifact: Artifact, chip: Chip, calibration: np.ndarray, test: tuple
     """
     numbers = array_numbers(chip)
     artifact = calibrate_adc(artifact, calibration, numbers)
-    densities = {
-        name: {"input": found.input_ones_fraction, "cell": found.cell_level_fraction}
-        for name, found in collect(artifact, calibration, numbers).items()
-    }
+    activity = collect(artifact, calibration, numbers)
     report, timeline = simulate_timeline(
-        artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load, densities=densities
+        artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load, activity=activity
     )
     assumed, _ = simulate_timeline(artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load)
     ideal = accuracy(artifact, *test) if ideal_accuracy is None else ideal_accuracy

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cimsim import rates
+from cimsim.component import Activity
 from cimsim.components.adc import Adc
 from cimsim.components.cells import CELLS
 from cimsim.components.crossbar import Crossbar
@@ -53,8 +54,10 @@ def test_every_cell_is_priced_and_names_its_bands(cell):
 
 
 def test_area_is_cells_times_sets_in_squares_of_the_node():
-    assert array("reram", cell_f2=50).area_um2(TECH) == pytest.approx(128 * 64 * 50 * 0.028**2)
-    assert array("rom").area_um2(Technology(65, 1.1)) == pytest.approx(128 * 64 * 0.096, rel=0.002)
+    """And periphery: 2.7 times the cells unless stated."""
+    assert array("reram", cell_f2=50).area_um2(TECH) == pytest.approx(2.7 * 128 * 64 * 50 * 0.028**2)
+    assert array("reram", cell_f2=50, periphery_factor=1).area_um2(TECH) == pytest.approx(128 * 64 * 50 * 0.028**2)
+    assert array("rom").area_um2(Technology(65, 1.1)) == pytest.approx(2.7 * 128 * 64 * 0.096, rel=0.002)
     one, four = array(), array(weight_sets=4)
     assert four.area_um2(TECH) == pytest.approx(4 * one.area_um2(TECH))
     assert four.leakage_uw(TECH) == pytest.approx(4 * one.leakage_uw(TECH))
@@ -65,7 +68,7 @@ def test_area_is_cells_times_sets_in_squares_of_the_node():
 @pytest.mark.parametrize(("node_nm", "f2"), [(65, 280), (22, 280), (14, 326), (7, 551), (5, 840)])
 def test_sram_cells_grow_in_squares_of_small_nodes(node_nm, f2):
     """NeuroSim V1.4's cells; a stated cell is taken at its word."""
-    per_cell = 128 * 64 * node_nm**2 * 1e-6
+    per_cell = 2.7 * 128 * 64 * node_nm**2 * 1e-6
     assert array().area_um2(nominal(node_nm)) == pytest.approx(f2 * per_cell)
     assert array(cell_f2=130).area_um2(nominal(node_nm)) == pytest.approx(130 * per_cell)
 
@@ -101,39 +104,44 @@ def test_impossible_arrays_are_refused(fields, text):
 
 def test_charge_is_capacitance_times_the_square_of_the_supply():
     part = array("sram_8t1c", cell_ff=2, word_line_ff=1, bit_line_ff=0.5)
-    assert part.read_pj(TECH, 0.5, 0.5) == pytest.approx((0.5 * 1 + 0.25 * 2.5) * 0.81e-3)
-    assert part.read_pj(TECH, 0.2, 0.7) == pytest.approx((0.2 * 1 + 0.14 * 2.5) * 0.81e-3)
-    assert part.energy_pj("read_cell", TECH) == part.read_pj(TECH, 0.5, 0.5)
+    assert part.read_pj(TECH, Activity.of_means(0.5, 0.5)) == pytest.approx((0.5 * 1 + 0.25 * 2.5) * 0.81e-3)
+    assert part.read_pj(TECH, Activity.of_means(0.2, 0.7)) == pytest.approx((0.2 * 1 + 0.14 * 2.5) * 0.81e-3)
+    assert part.energy_pj("read_cell", TECH) == part.read_pj(TECH, Activity.of_means(0.5, 0.5))
     assert array(readout="time").energy_pj("read_cell", TECH) == array().energy_pj("read_cell", TECH)
 
 
 def test_xnor_drives_one_line_always_and_answers_where_bits_agree():
     part = array("sram_8t1c", cell_ff=2, word_line_ff=1, bit_line_ff=0.5, encoding="xnor")
-    assert part.read_pj(TECH, 0.2, 0.7) == pytest.approx((1 + (0.14 + 0.8 * 0.3) * 2.5) * 0.81e-3)
-    assert part.read_pj(TECH, 0.8, 0.3) == part.read_pj(TECH, 0.2, 0.7)
+    assert part.read_pj(TECH, Activity.of_means(0.2, 0.7)) == pytest.approx((1 + (0.14 + 0.8 * 0.3) * 2.5) * 0.81e-3)
+    opposite = part.read_pj(TECH, Activity.of_means(0.2, 0.7))
+    assert part.read_pj(TECH, Activity.of_means(0.8, 0.3)) == pytest.approx(opposite)
 
 
 def test_folded_columns_lengthen_word_lines():
     one, three = (array("sram_8t1c", folds=n, cell_f2=426) for n in (1, 3))
     more_ff = 2 * 426**0.5 * 0.028 * WIRE_FF_PER_UM
-    assert three.read_pj(TECH, 1, 0) - one.read_pj(TECH, 1, 0) == pytest.approx(more_ff * 0.81e-3)
+    assert three.read_pj(TECH, Activity.of_means(1, 0)) - one.read_pj(TECH, Activity.of_means(1, 0)) == pytest.approx(
+        more_ff * 0.81e-3
+    )
     assert three.area_um2(TECH) == one.area_um2(TECH)
 
 
 def test_current_is_ohmic_at_the_mean_conductance():
     part = array("reram", r_on_ohm=1e5, r_off_ohm=1e6, read_v=0.2)
-    assert part.read_pj(TECH, 1, 0) == pytest.approx(0.04 * 1e-6 * 10_000)
-    assert part.read_pj(TECH, 0.3, 0.6) == pytest.approx(0.3 * 0.04 * (0.6e-5 + 0.4e-6) * 10_000)
-    assert array("reram", pulse_ps=500).read_pj(TECH, 1, 1) == pytest.approx(0.25 / 250_000 * 500)
+    assert part.read_pj(TECH, Activity.of_means(1, 0)) == pytest.approx(0.04 * 1e-6 * 10_000)
+    assert part.read_pj(TECH, Activity.of_means(0.3, 0.6)) == pytest.approx(0.3 * 0.04 * (0.6e-5 + 0.4e-6) * 10_000)
+    assert array("reram", pulse_ps=500).read_pj(TECH, Activity.of_means(1, 1)) == pytest.approx(0.25 / 250_000 * 500)
     sram = array(readout="current", r_on_ohm=40_000)  # off cells leak nothing, lines swing by the supply
-    assert sram.read_pj(TECH, 1, 0.5) == pytest.approx(0.81 * 0.5 / 40_000 * 10_000)
+    assert sram.read_pj(TECH, Activity.of_means(1, 0.5)) == pytest.approx(0.81 * 0.5 / 40_000 * 10_000)
     pair = array("reram_2t2r")
-    assert pair.read_pj(TECH, 0.5, 0.5) == pytest.approx(2 * array("reram").read_pj(TECH, 0.5, 0.5))
+    assert pair.read_pj(TECH, Activity.of_means(0.5, 0.5)) == pytest.approx(
+        2 * array("reram").read_pj(TECH, Activity.of_means(0.5, 0.5))
+    )
 
 
 def test_voltage_recharges_lines_and_settles():
     part = array("reram", readout="voltage", bit_line_ff=2, read_v=0.5, settle_factor=4)
-    assert part.read_pj(TECH, 0.5, 0.9) == pytest.approx(0.5 * 2e-3 * (0.5 * 0.9 + 4 * 0.25))
+    assert part.read_pj(TECH, Activity.of_means(0.5, 0.9)) == pytest.approx(0.5 * 2e-3 * (0.5 * 0.9 + 4 * 0.25))
 
 
 def test_wire_along_one_cell():

@@ -10,6 +10,7 @@ from math import inf
 import pytest
 
 from cimsim import rates
+from cimsim.component import REFERENCE, Activity
 from cimsim.cost import Prices, total_pj
 from cimsim.deployment import deploy, is_resident
 from cimsim.engine import layer_works, simulate, simulate_timeline
@@ -110,15 +111,18 @@ def test_two_simulations_are_identical(reports):
 # --- what moves which cost ---
 
 
-def test_energy_scales_with_densities():
-    """Reads go with ones streamed times mean cell level, drives with ones streamed, nothing else moves."""
+def test_energy_scales_with_data():
+    """Reads go with inputs, and with inputs times cells; drives with inputs; nothing else moves."""
     network, chip = load_network("lenet5"), load_chip("isaac")
     base = simulate(network, chip).layers[1].energy_by_component_pj
-    found = simulate(network, chip, densities={"conv1": {"input": 0.25, "cell": 0.4}})
-    same = simulate(network, chip, densities={"conv1": {"input": 0.5, "cell": 0.5}})
+    found = simulate(network, chip, activity={"conv1": Activity.of_means(0.25, 0.4)})
+    same = simulate(network, chip, activity={"conv1": REFERENCE})
     moved = found.layers[1].energy_by_component_pj
     assert same.layers[1].energy_by_component_pj == base
-    assert moved["crossbar"]["read_cell"] == pytest.approx(base["crossbar"]["read_cell"] * 0.5 * 0.8)
+    siemens = [level / chip.array.r_on_ohm + (1 - level) / chip.array.r_off_ohm for level in (0.5, 0.4)]
+    assert moved["crossbar"]["read_cell"] == pytest.approx(
+        base["crossbar"]["read_cell"] * 0.5 * siemens[1] / siemens[0]
+    )
     assert moved["dac"]["drive"] == pytest.approx(base["dac"]["drive"] * 0.5)
     rest = set(base) - {"crossbar", "dac"}
     assert {name: moved[name] for name in rest} == {name: base[name] for name in rest}

@@ -249,8 +249,8 @@ def test_a_lossless_converter_calibrates_to_step_one(lenet):
     assert steps == {1}
 
 
-def test_densities_are_means(lenet):
-    """One-bit steps and cells: the densities are the shares of ones in x and in the offset weights."""
+def test_activity_is_of_means(lenet):
+    """One-bit steps and cells: the means are the shares of ones in x and in the offset weights."""
     _, artifact, x = lenet
     numbers = lossless(ArrayNumbers(64, 64, 1, 1, 0, "offset"))
     found = collect(artifact, x[:8], numbers)
@@ -260,8 +260,8 @@ def test_densities_are_means(lenet):
     cells = ((w + (1 << (bits - 1)))[..., None] >> np.arange(bits)) & 1
     inputs = layer_outputs(artifact, x[:8])["pool2"]
     ones = (inputs.astype(int)[..., None] >> np.arange(artifact.grids["pool2"].bits)) & 1
-    assert found["fc1"].cell_level_fraction == pytest.approx(cells.mean())
-    assert found["fc1"].input_ones_fraction == pytest.approx(ones.mean())
+    assert found["fc1"].cell_density == pytest.approx(cells.mean())
+    assert found["fc1"].input_density == pytest.approx(ones.mean())
 
 
 # Files and errors.

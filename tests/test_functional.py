@@ -19,7 +19,6 @@ from cimsim.functional import (
     array_mvm,
     array_mvm_exact,
     calibrate_adc_step,
-    densities,
     lossless_adc_bits,
     max_column_sum,
     slice_weights,
@@ -266,17 +265,6 @@ def test_exact_product_at_every_width(bits):
     rng = np.random.default_rng(bits)
     x, w = (rng.integers(-(1 << bits), 1 << bits, shape) for shape in ((5, 33), (33, 4)))
     assert np.array_equal(array_mvm_exact(x, w), x @ w)
-
-
-def test_densities_of_known_patterns():
-    numbers = ArrayNumbers(8, 8, 2, 2, 8, "offset")
-    x, w = np.full((2, 8), 0b1101), np.full((8, 2), 0b0110 - 8)
-    found = densities(x, w, numbers, 4, 4)
-    assert found.input_ones_fraction == pytest.approx((3 + 1) / 2 / 3)
-    assert found.cell_level_fraction == pytest.approx((1 + 2) / 2 / 3)
-    assert densities(-np.ones((2, 8), int), w, numbers, 4, 4).input_ones_fraction == 1.0
-    halves = densities(x, np.full((8, 2), -1), ArrayNumbers(8, 8, 1, 1, 8, "differential"), 4, 4)
-    assert halves.cell_level_fraction == pytest.approx(1 / 8)
 
 
 def test_nothing_in_nothing_out():

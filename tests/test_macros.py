@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cimsim import rates
+from cimsim.component import Activity
 from cimsim.components.adc import Adc
 from cimsim.components.crossbar import Crossbar
 from cimsim.components.dac import Dac
@@ -127,7 +128,7 @@ def test_jia_array_and_drivers(supply_v, published_pj):
 def test_aimc1_energy():
     """22 nm, 0.8 V, full toggling, dense weights: 1,024 x 512 operations of 7 by 2 bits, 1.905 fJ each, within 5 %."""
     tech = Technology(22, 0.8)
-    cells = array("sram", 1024, 1024).read_pj(tech, 1, 1)
+    cells = array("sram", 1024, 1024).read_pj(tech, Activity.of_means(1, 1))
     convert, drive = adc(bits=6).energy_pj("convert", tech), Dac(bits=7).energy_pj("drive", tech)
     whole_pj = 1024 * 1024 * cells + 512 * convert + 1024 * drive
     assert whole_pj * 1e3 / (1024 * 512) == pytest.approx(1.905, rel=0.05)

@@ -12,6 +12,7 @@ import pytest
 from trained_digits import DATA, SETTINGS, network, trained
 
 import qat.train
+from cimsim.component import Activity
 from cimsim.engine import simulate, simulate_timeline
 from cimsim.rates import array_numbers
 from cimsim.rundir import COLUMNS, RunDir
@@ -120,11 +121,8 @@ def test_the_ideal_accuracy_can_be_given():
 @pytest.mark.parametrize("chip", ["isaac", "sram-rom"])
 def test_the_density_gap_is_that_of_the_simulation_with_measured_densities(chip):
     found = measured(chip)
-    densities = {
-        name: {"input": d.input_ones_fraction, "cell": d.cell_level_fraction}
-        for name, d in collect(found.artifact, CALIBRATION, array_numbers(load_chip(chip))).items()
-    }
-    real = simulate(network(), load_chip(chip), found.artifact.plan, densities=densities).energy_pj
+    activity = collect(found.artifact, CALIBRATION, array_numbers(load_chip(chip)))
+    real = simulate(network(), load_chip(chip), found.artifact.plan, activity=activity).energy_pj
     assumed = simulate(network(), load_chip(chip), found.artifact.plan).energy_pj
     assert cost_columns(found)["density_gap"] == pytest.approx(real / assumed - 1)
     assert found.assumed_pj == assumed
@@ -134,8 +132,8 @@ def test_the_density_gap_is_that_of_the_simulation_with_measured_densities(chip)
 def test_the_sign_of_the_density_gap(density, sign):
     """Fewer ones than assumed (one half) cost less than the table says, more ones cost more."""
     chip = load_chip("isaac")
-    densities = {layer.name: {"input": density, "cell": density} for layer in network().layers}
-    report, timeline = simulate_timeline(network(), chip, PLAN, densities=densities)
+    activity = {layer.name: Activity.of_means(density, density) for layer in network().layers}
+    report, timeline = simulate_timeline(network(), chip, PLAN, activity=activity)
     assumed = simulate(network(), chip, PLAN).energy_pj
     gap = cost_columns(Measured(artifact(), report, timeline, assumed, 1.0, 1.0))["density_gap"]
     assert np.sign(round(gap, 9)) == sign

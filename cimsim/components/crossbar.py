@@ -14,14 +14,12 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cimsim.component import LEAKAGE_SCALE, Assumption, CheckPoint, Source, band
+from cimsim.component import LEAKAGE_SCALE, REFERENCE, Activity, Assumption, CheckPoint, Source, band
 from cimsim.components.cells import CELLS, SRAM_6T_F2, CellType
 from cimsim.components.memory_array import PERIPHERY, MemoryArray
 from cimsim.components.sram_table import CACTI
 from cimsim.scaling import WIRE_FF_PER_UM, Technology, interpolate, nominal, wire_ohm_per_um
 
-INPUT_DENSITY = 0.5  # reference: half the inputs on ...
-CELL_DENSITY = 0.5  # ... and half the cells on; a cell conducts in a quarter of all reads
 # ZigZag-IMC, 28 nm, fitted to silicon: word and bit line 0.35 fF per cell each, cell gate (NAND2) 0.7 fF.
 WORD_LINE_FF, BIT_LINE_FF, GATE_FF, CAPACITANCE_NM = 0.35, 0.35, 0.7, 28.0
 
@@ -174,24 +172,27 @@ class Crossbar(MemoryArray):
         """One cell: `read_cell` once at reference density; `write_cell`, verified if resistive."""
         if action == "write_cell":
             return self._write_pj(tech)
-        return self.read_pj(tech, INPUT_DENSITY, CELL_DENSITY)
+        return self.read_pj(tech, REFERENCE)
 
-    def read_pj(self, tech: Technology, input_density: float, cell_density: float) -> float:
-        """Energy of one read of one cell in pJ, at a mean input level and a mean cell level (0 to 1).
+    def data_factor(self, action: str, tech: Technology, activity: Activity) -> float:
+        return self.read_pj(tech, activity) / self.read_pj(tech, REFERENCE) if action == "read_cell" else 1.0
+
+    def read_pj(self, tech: Technology, activity: Activity) -> float:
+        """Energy of one read of one cell in pJ with these data.
 
         With xnor one of a cell's two lines is always driven, and the cell answers where input and weight agree.
         """
-        driven, on = input_density, cell_density
+        driven, both = activity.input_density, activity.joint_density
         if self.encoding == "xnor":
-            driven, on = 1.0, input_density * cell_density + (1 - input_density) * (1 - cell_density)
+            driven, both = 1.0, 1 - activity.input_density - activity.cell_density + 2 * both
         if self.reading == "current":
-            return self._ohmic_pj(tech, driven, on)
+            return self._ohmic_pj(tech, driven, both)
         if self.reading == "voltage":
             volts = self._value("read_v") or tech.supply_v
             femtojoule = self._bit_line_ff(tech) * volts * (tech.supply_v + self.settle_factor * volts)
             return driven * femtojoule * 1e-3
         cell_ff = self._value("cell_ff") or GATE_FF * tech.node_nm / CAPACITANCE_NM
-        femtofarad = driven * self._word_line_ff(tech) + driven * on * (self._bit_line_ff(tech) + cell_ff)
+        femtofarad = driven * self._word_line_ff(tech) + both * (self._bit_line_ff(tech) + cell_ff)
         return femtofarad * 1e-3 * (self.read_v or tech.supply_v) ** 2 * self.read_scale
 
     def base_area_um2(self, tech: Technology) -> float:
@@ -241,10 +242,12 @@ class Crossbar(MemoryArray):
         off_siemens = 1 / (self._value("r_off_ohm") or float("inf"))
         return level * on_siemens + (1 - level) * off_siemens
 
-    def _ohmic_pj(self, tech: Technology, driven: float, level: float) -> float:
+    def _ohmic_pj(self, tech: Technology, driven: float, both: float) -> float:
+        """A driven cell conducts at its level: at the low conductance at least, and between the two by `both`."""
         devices = 1 if self.encoding == "xnor" else self.cell_type.devices
         volts = self._value("read_v") or tech.supply_v
-        return volts**2 * self._siemens(level) * self.slot_ps * driven * devices
+        off = self._siemens(0)
+        return volts**2 * (driven * off + both * (self._siemens(1) - off)) * self.slot_ps * devices
 
     def _write_pj(self, tech: Technology) -> float:
         stated = self._value("write_pj")
@@ -253,4 +256,4 @@ class Crossbar(MemoryArray):
         if self.cell_type.family == "sram":
             return self.as_memory(tech).write_pj / self.columns * self.write_scale
         volts = self._value("set_v") or 0.0
-        return volts**2 * self._siemens(CELL_DENSITY) * (self.write_ps or 0) * self.cell_type.devices
+        return volts**2 * self._siemens(REFERENCE.cell_density) * (self.write_ps or 0) * self.cell_type.devices

@@ -6,11 +6,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cimsim.component import CheckPoint, Component, Source, band
+from cimsim.component import REFERENCE, Activity, CheckPoint, Component, Source, band
 from cimsim.components.logic import NEUROSIM
 from cimsim.scaling import Technology, area_factor, energy_factor, nominal
 
-INPUT_DENSITY = 0.5  # reference: half the inputs on
 ZIGZAG_TECH = Technology(28, 0.9)
 CAPACITANCE_FF_PER_BIT = 50.0  # ZigZag-IMC, 28 nm, fitted to silicon: (50 fF x bits) V^2 per conversion
 # A driver of one bit is a chain of inverters, each a quarter of the next: together a third of the line it drives
@@ -113,15 +112,18 @@ class Dac(Component):
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
         """One drive of the line, half the inputs on."""
-        return self.drive_pj(tech, INPUT_DENSITY)
+        return self.drive_pj(tech, REFERENCE.input_density)
+
+    def data_factor(self, action: str, tech: Technology, activity: Activity) -> float:
+        return self.drive_pj(tech, activity.input_density) / self.drive_pj(tech, REFERENCE.input_density)
 
     def drive_pj(self, tech: Technology, input_density: float) -> float:
-        """Energy of one drive in pJ at a mean input level (0 to 1). The fits hold at INPUT_DENSITY."""
+        """Energy of one drive in pJ at a mean input level (0 to 1). The fits hold at half."""
         if self.load_ff is not None:
             on = 1.0 if self.always else input_density
             line_pj = on * self.load_ff * 1e-3 * (self.swing_v or tech.supply_v) * (self.rail_v or tech.supply_v)
         else:
-            line_pj = input_density / INPUT_DENSITY * self._fitted_pj(tech)
+            line_pj = input_density / REFERENCE.input_density * self._fitted_pj(tech)
         ladder_pj = tech.supply_v**2 / self.ladder_ohm * (self.hold_ps or 0)
         return (line_pj + (ladder_pj if self.design == "resistor_ladder" else 0.0)) * self.energy_scale
 
@@ -130,7 +132,7 @@ class Dac(Component):
             return TIMELY_PJ * self.bits / TIMELY_BITS * energy_factor(nominal(TIMELY_NM), tech)
         if self.bits == 1 or self.design == "pulse_count":
             line_ff = self.line_ff or USUAL_LINE_FF * tech.node_nm / LINE_NM
-            return INPUT_DENSITY * CHAIN_SHARE * line_ff * tech.supply_v**2 * 1e-3
+            return REFERENCE.input_density * CHAIN_SHARE * line_ff * tech.supply_v**2 * 1e-3
         at_28nm = CAPACITANCE_FF_PER_BIT * self.bits * ZIGZAG_TECH.supply_v**2 * 1e-3
         return at_28nm * energy_factor(ZIGZAG_TECH, tech)
 

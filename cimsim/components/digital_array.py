@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Source, band
+from cimsim.component import LEAKAGE_SCALE, REFERENCE, Activity, CheckPoint, Source, band
 from cimsim.components.logic import (
     ADDER_8B_PJ,
     ADDER_8B_UM2,
@@ -26,7 +26,6 @@ from cimsim.components.memory_array import PERIPHERY, MemoryArray
 from cimsim.components.sram_table import CACTI
 from cimsim.scaling import Technology, adder_ps, area_factor, delay_factor
 
-INPUT_DENSITY = CELL_DENSITY = 0.5  # reference: half the inputs and half the weight bits are ones
 # ZigZag-IMC, 28 nm, fitted to silicon: a two-input gate, each of its inputs, and a line past one cell.
 GATE_FF, GATE_INPUT_FF, LINE_FF, GATE_UM2, GATE_NM = 0.7, 0.35, 0.35, 0.614, 28.0
 INPUT_BITS = 8  # what an accumulator is built for
@@ -194,14 +193,20 @@ class DigitalArray(MemoryArray):
         if action == "write_cell":
             return self.as_memory(tech).write_pj / self.columns * self.write_scale
         if action == "multiply_bit":
-            return self.product_pj(tech, INPUT_DENSITY, CELL_DENSITY)
+            return self.product_pj(tech, REFERENCE)
         if action == "add_bit":
             return energy_at(ADDER_8B_PJ, tech) / 8 * self.adder_scale
         return energy_at(FLIP_FLOP_PJ, tech)
 
-    def product_pj(self, tech: Technology, input_density: float, cell_density: float) -> float:
+    def data_factor(self, action: str, tech: Technology, activity: Activity) -> float:
+        """Adders switch as often as the products that they add are ones."""
+        if action == "add_bit":
+            return activity.joint_density / REFERENCE.joint_density
+        return self.product_pj(tech, activity) / self.product_pj(tech, REFERENCE) if action == "multiply_bit" else 1.0
+
+    def product_pj(self, tech: Technology, activity: Activity) -> float:
         """Energy of one product bit in pJ: its input line and gate, and the gate's output where both are ones."""
-        femtofarad = input_density * (LINE_FF + GATE_INPUT_FF) + input_density * cell_density * GATE_FF
+        femtofarad = activity.input_density * (LINE_FF + GATE_INPUT_FF) + activity.joint_density * GATE_FF
         return femtofarad * 1e-3 * tech.node_nm / GATE_NM * tech.supply_v**2
 
     def base_area_um2(self, tech: Technology) -> float:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from cimsim import rates
+from cimsim.component import Activity
 from cimsim.components.digital_array import DigitalArray
 from cimsim.cost import EnergyPj, Prices
 from cimsim.dataflow import digital
@@ -76,8 +77,8 @@ def measure(chip: Chip, point: OperatingPoint) -> Macro:
     interval, latency, step = _times_ps(layer, fmt, placement, chip, point.input_bits)
     actions = _actions(layer, fmt, placement, chip, point.input_bits)
     inside = {part.name: part for part in chip.parts() if part.level_name == chip.unit.name}
-    densities = {"input": point.input_density, "cell": point.weight_density}
-    energy = {name: by for name, by in Prices(chip).price(actions, densities).items() if name in inside}
+    activity = Activity.of_means(point.input_density, point.weight_density)
+    energy = {name: by for name, by in Prices(chip).price(actions, activity).items() if name in inside}
     return Macro(
         layer.num_macs * units,
         layer.num_outputs * units,
