@@ -75,17 +75,18 @@ def simulate(  # noqa: PLR0913 (a command line)
     from cimsim.engine import simulate_timeline
     from cimsim.planfile import read_layout, read_plan
     from cimsim.spec import load_chip
-    from cimsim.trace import write_trace
+    from cimsim.trace import machine_of, write_trace
     from cimsim.uncertainty import intervals
     from workloads.shapes import load_network
 
     shapes = load_network(network)
+    placed = read_layout(layout) if layout else None
     report, timeline = simulate_timeline(
-        shapes, load_chip(chip), read_plan(plan, shapes), batch=batch,
-        layout=read_layout(layout) if layout else None, images_per_weight_load=images_per_weight_load,
+        shapes, load_chip(chip), read_plan(plan, shapes), batch=batch, layout=placed,
+        images_per_weight_load=images_per_weight_load,
     )  # fmt: skip
     if trace:
-        write_trace(timeline, trace)
+        write_trace(timeline, trace, machine_of(report, shapes, load_chip(chip), read_plan(plan, shapes), placed))
     found = intervals(report, load_chip(chip), interval, seed) if interval else {}
     screen.show_report(report, json, found)
 

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from cimsim.events import MEMORY, Load, Task, TaskTimes, Timeline
+from cimsim.events import MEMORY, Given, Load, Task, TaskTimes, Timeline
 
 Step = tuple[Callable[[], bool], Callable[[], None]]  # may I go on? and what I book for each unit of waiting
 
@@ -66,7 +66,9 @@ class _Twin:
             if self.time > 100_000:
                 raise RuntimeError("nobody can ever move")
         memory = self.held.pop(MEMORY, 0)
-        return Timeline(max(self.end), tuple(map(self.times, range(len(self.tasks)))), (), dict(self.held), memory)
+        times = tuple(map(self.times, range(len(self.tasks))))
+        given = Given(tuple(self.tasks), self.pipelined, self.buffer_chunks)
+        return Timeline(max(self.end), times, (), dict(self.held), memory, given)
 
     def times(self, index: int) -> TaskTimes:
         spent = self.spent[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from itertools import pairwise
 from random import Random
 
@@ -12,7 +13,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cimsim.events import MEMORY, Edge, Load, Stream, Task, run
+from cimsim.events import MEMORY, Edge, Load, Slice, Stream, Task, TaskTimes, run
 from cimsim.events.arbiter import Arbiter, Referee
 from cimsim.events.machine import Machine
 from tests import naive, naive_machine
@@ -62,7 +63,7 @@ def graphs(draw, with_loads: bool) -> list[Task]:
 
 
 def check_against_twin(tasks: list[Task], pipelined: bool, buffer_chunks: int, seed: int) -> None:
-    found = run(tasks, pipelined=pipelined, buffer_chunks=buffer_chunks, trace=False)
+    found = run(tasks, pipelined=pipelined, buffer_chunks=buffer_chunks)
     twin = naive_machine.run(tasks, pipelined, buffer_chunks, seed)
     assert found.tasks == twin.tasks
     assert found.latency_ps == twin.latency_ps
@@ -104,19 +105,41 @@ def test_time_is_work_and_waiting(tasks, has_loads):
         assert times.busy_ps == task.blocks * task.work_ps * task.rounds + around_ps
 
 
+def length(bar: Slice) -> int:
+    return bar.end_ps - bar.start_ps
+
+
 @settings(max_examples=80)
 @given(graphs(with_loads=True), st.booleans())
 def test_bars_of_a_track_do_not_overlap(tasks, has_loads):
     tasks = tasks if has_loads else [task._replace(loads=(), rounds=1) for task in tasks]
-    timeline = run(tasks, pipelined=not has_loads)
+    timeline = run(tasks, pipelined=not has_loads, trace=True)
     for track in {bar.track for bar in timeline.slices}:
         bars = [bar for bar in timeline.slices if bar.track == track]
-        assert all(bar.start_ps <= bar.end_ps <= timeline.latency_ps for bar in bars if bar.track[:5] != "fetch")
+        assert all(bar.start_ps < bar.end_ps for bar in bars)
         assert all(first.end_ps <= second.start_ps for first, second in pairwise(bars))
-    for task, times in zip(tasks, timeline.tasks, strict=True):
-        bars = [bar for bar in timeline.slices if bar.track == task.name]
-        assert len(bars) == task.rounds
-        assert sum(bar.end_ps - bar.start_ps for bar in bars) >= times.busy_ps
+
+
+@settings(max_examples=80)
+@given(graphs(with_loads=True), st.booleans())
+def test_bars_are_the_times_that_are_told(tasks, has_loads):
+    """Of each task by cause, of the last tile in each round of loading, and of each link."""
+    tasks = tasks if has_loads else [task._replace(loads=(), rounds=1) for task in tasks]
+    timeline = run(tasks, pipelined=not has_loads, trace=True)
+    assert timeline.given == (tuple(tasks), not has_loads, 2)
+    links = timeline.link_busy_ps | {MEMORY: timeline.memory_busy_ps}
+    found = {name: sum(length(bar) for bar in timeline.slices if bar.track == ("link", name)) for name in links}
+    assert found == links
+    for index, (task, times) in enumerate(zip(tasks, timeline.tasks, strict=True)):
+        spent = Counter()
+        for bar in timeline.slices:
+            spent[bar.what] += length(bar) if bar.track == ("task", index) else 0
+        for r in range(len(task.loads)):
+            filling = [bar for bar in timeline.slices if bar.track[0] == "fill" and bar.job[:2] == (index, r)]
+            last = max(filling, key=lambda bar: (bar.end_ps, -bar.job[2]), default=None)
+            for bar in filling:
+                spent[bar.what] += length(bar) if last and bar.track == last.track else 0
+        assert {what: n for what, n in times._asdict().items() if n and what in TaskTimes._fields[2:]} == +spent
 
 
 @settings(max_examples=150)
@@ -138,7 +161,9 @@ def test_a_chain_with_nothing_contended_is_max_plus(data):
 @given(graphs(with_loads=True), st.booleans())
 def test_two_runs_are_identical(tasks, has_loads):
     tasks = tasks if has_loads else [task._replace(loads=(), rounds=1) for task in tasks]
-    assert run(tasks, pipelined=not has_loads) == run(tasks, pipelined=not has_loads)
+    bare, *traced = [run(tasks, pipelined=not has_loads, trace=trace) for trace in (False, True, True)]
+    assert traced[0] == traced[1]
+    assert traced[0]._replace(slices=()) == bare
 
 
 def chain(work: int, transfer: int, fetch: int, hop: int) -> list[Task]:

@@ -11,9 +11,9 @@ from heapq import heappop, heappush
 import simpy
 from simpy.events import Event
 
-AFTER_COMPLETIONS = 2  # SimPy orders one instant by priority: 0 urgent, 1 normal, then this
+from cimsim.events.tasks import JobId, Slice
 
-JobId = tuple[int, ...]
+AFTER_COMPLETIONS = 2  # SimPy orders one instant by priority: 0 urgent, 1 normal, then this
 
 
 def now(env: simpy.Environment) -> int:
@@ -45,11 +45,12 @@ class Referee:
 class Arbiter:
     """One link or channel. `busy_ps` is how long jobs held it."""
 
-    def __init__(self, env: simpy.Environment, referee: Referee):
-        self.env, self.referee = env, referee
+    def __init__(self, env: simpy.Environment, referee: Referee, name: str = "", log: list[Slice] | None = None):
+        self.env, self.referee, self.name, self.log = env, referee, name, log
         self.waiting: list[tuple[int, JobId, Event]] = []
         self.is_busy = self.is_called = False
         self.busy_ps = self.granted_ps = 0
+        self.holder: JobId = ()
 
     def request(self, job: JobId) -> Event:
         """An event that fires when `job`, an id that no other waiting job has, holds the thing."""
@@ -61,12 +62,15 @@ class Arbiter:
     def release(self) -> None:
         self.is_busy = False
         self.busy_ps += now(self.env) - self.granted_ps
+        if self.log is not None and now(self.env) > self.granted_ps:
+            self.log.append(Slice(("link", self.name), "hold", self.holder, self.granted_ps, now(self.env)))
         self._call()
 
     def grant(self) -> None:
         self.is_called, self.is_busy = False, True
         self.granted_ps = now(self.env)
-        heappop(self.waiting)[2].succeed()
+        _, self.holder, event = heappop(self.waiting)
+        event.succeed()
 
     def _call(self) -> None:
         if self.waiting and not self.is_busy and not self.is_called:

@@ -16,13 +16,13 @@ from simpy.events import Event, Timeout
 
 from cimsim.events.arbiter import Arbiter, JobId, Milestone, Referee, now
 from cimsim.events.feed import Feed
-from cimsim.events.tasks import MEMORY, Edge, Load, Slice, Task, TaskTimes, Timeline, share
+from cimsim.events.tasks import MEMORY, Edge, Given, Load, Slice, Task, TaskTimes, Timeline, Track, share, used_links
 
 Process = Generator[Event, None, None]
 
 
-def run(tasks: Sequence[Task], *, pipelined: bool, buffer_chunks: int = 2, trace: bool = True) -> Timeline:
-    """Simulate one image. `buffer_chunks`: chunks an index buffer holds (its prefetch depth).
+def run(tasks: Sequence[Task], *, pipelined: bool, buffer_chunks: int = 2, trace: bool = False) -> Timeline:
+    """Simulate one image. `buffer_chunks`: chunks an index buffer holds (its prefetch depth). `trace`: keep all bars.
 
     Raises ValueError if pipelined tasks have loads, or if a task waits for ever.
     """
@@ -51,8 +51,9 @@ class Machine:
             raise ValueError("tasks with a stream have one round")
         env = self.env = simpy.Environment(initial_time=0)
         self.tasks, self.pipelined, self.buffer_chunks, self.trace = tasks, pipelined, buffer_chunks, trace
-        referee = Referee(env)
-        self.links: dict[str, Arbiter] = defaultdict(lambda: Arbiter(env, referee))
+        self.slices: list[Slice] = []
+        referee, log = Referee(env), self.slices if trace else None
+        self.links = {name: Arbiter(env, referee, name, log) for name in sorted({MEMORY, *used_links(tasks)})}
         self.arrived = [tuple(Milestone(env) for _ in task.inputs) for task in tasks]
         self.made_ps: list[tuple[list[int], ...]] = [tuple([] for _ in task.inputs) for task in tasks]
         self.consumers: list[list[tuple[int, int, Edge]]] = [[] for _ in tasks]
@@ -64,8 +65,8 @@ class Machine:
         self.loaded: dict[tuple[int, int], Milestone] = defaultdict(lambda: Milestone(env))
         self.fills: dict[tuple[int, int], list[tuple[int, ...]]] = defaultdict(list)
         self.spent_ps: list[Counter[str]] = [Counter() for _ in tasks]
+        self.round = [0] * len(tasks)
         self.start_ps, self.end_ps = [-1] * len(tasks), [-1] * len(tasks)
-        self.slices: list[Slice] = []
         self.feeds = {i: Feed(env, task, buffer_chunks) for i, task in enumerate(tasks) if task.stream}
 
     def processes(self) -> list[Process]:
@@ -94,15 +95,17 @@ class Machine:
             TaskTimes(start_ps, end_ps, *(spent[cause] for cause in causes))
             for start_ps, end_ps, spent in zip(self.start_ps, self.end_ps, self.spent_ps, strict=True)
         )
-        busy_ps = {name: link.busy_ps for name, link in sorted(self.links.items())}
-        memory_busy_ps = busy_ps.pop(MEMORY, 0)
+        busy_ps = {name: link.busy_ps for name, link in self.links.items()}
+        memory_busy_ps = busy_ps.pop(MEMORY)
+        given = Given(tuple(self.tasks), self.pipelined, self.buffer_chunks)
         slices = tuple(sorted(self.slices, key=lambda bar: (bar.start_ps, bar)))
-        return Timeline(max(self.end_ps), times, slices, busy_ps, memory_busy_ps)
+        return Timeline(max(self.end_ps), times, slices, busy_ps, memory_busy_ps, given)
 
     def compute(self, index: int) -> Process:
         """One task: for each round its weights, then block after block as operands arrive."""
         task, spent = self.tasks[index], self.spent_ps[index]
         for r in range(task.rounds):
+            self.round[index] = r
             if task.inputs and not self.pipelined:
                 if self.turns.count < self.turn_of[index] + r:
                     yield self.turns.reach(self.turn_of[index] + r)
@@ -112,34 +115,32 @@ class Machine:
                     yield self.loaded[index, r].reach(len(task.loads[r]))
                 _, _, fill, starved, queued = max(self.fills[index, r])  # of the last tile, the lowest of these
                 spent.update(fill_ps=fill, starved_ps=starved, queued_ps=queued)
-            bar_ps = -1
             if task.stream:
                 yield from self.open(index)
-                bar_ps = self.start_ps[index]
             for block in range(task.blocks):
                 yield from self.operands(index, block)
                 self.begin(index)
                 asked_ps = now(self.env)
-                bar_ps = asked_ps if bar_ps < 0 else bar_ps
                 if task.on_memory:
                     yield from self.hold((MEMORY,), task.work_ps, (index, block))
-                    spent["memory_ps"] += now(self.env) - asked_ps - task.work_ps
+                    began_ps = now(self.env) - task.work_ps
+                    self.spend(index, "memory_ps", asked_ps, began_ps)
+                    self.spend(index, "busy_ps", began_ps, part=block)
                 elif task.stream:
                     yield from self.work_on_stream(index, block)
                 elif task.work_ps:
                     yield Timeout(self.env, task.work_ps)
-                spent["busy_ps"] += task.work_ps
+                    self.spend(index, "busy_ps", asked_ps, part=block)
                 if r == task.rounds - 1:
                     if task.stream and block == task.blocks - 1:
                         yield from self.close(index)
                     self.finish(index, block)
-            self.bar(task.name, f"{task.name} round {r}" if task.rounds > 1 else task.name, bar_ps)
             if task.inputs:
                 self.turns.add()
 
     def open(self, index: int) -> Process:
         """What a stream must bring before work begins, and the work before its first chunk."""
-        stream, spent, feed = self.tasks[index].stream, self.spent_ps[index], self.feeds[index]
+        stream, feed = self.tasks[index].stream, self.feeds[index]
         assert stream is not None, "asked for tasks with a stream only"
         if stream.opening_ps:
             yield from self.operands(index, 0)
@@ -148,17 +149,18 @@ class Machine:
             if stream.first_ps:
                 yield Timeout(self.env, stream.first_ps)
             yield from self.hold((MEMORY,), stream.opening_ps, (index, -1))
-            spent["memory_ps"] += now(self.env) - since_ps
+            self.spend(index, "memory_ps", since_ps)
         feed.opened.add()
         if stream.head_ps:
             yield from self.operands(index, 0)
             self.begin(index)
+            since_ps = now(self.env)
             yield Timeout(self.env, stream.head_ps)
-            spent["busy_ps"] += stream.head_ps
+            self.spend(index, "busy_ps", since_ps)
 
     def work_on_stream(self, index: int, block: int) -> Process:
         """One block: its parts that go along with chunks, each when its chunk is there, and the rest."""
-        task, spent, feed = self.tasks[index], self.spent_ps[index], self.feeds[index]
+        task, feed = self.tasks[index], self.feeds[index]
         stream = task.stream
         assert stream is not None, "asked for tasks with a stream only"
         rest_ps = task.work_ps
@@ -168,29 +170,34 @@ class Machine:
                 since_ps, number = now(self.env), block * stream.chunks + part
                 if feed.ready.count < number + 1:
                     yield feed.ready.reach(number + 1)
-                asked_ps, granted_ps = feed.asked[number]
-                in_queue_ps = max(0, granted_ps - max(asked_ps, since_ps))
-                spent.update(memory_ps=in_queue_ps, stream_ps=now(self.env) - since_ps - in_queue_ps)
+                began_ps, (asked_ps, granted_ps) = now(self.env), feed.asked[number]
+                asked_ps, granted_ps = max(asked_ps, since_ps), max(granted_ps, since_ps)
+                self.spend(index, "stream_ps", since_ps, asked_ps)
+                self.spend(index, "memory_ps", asked_ps, granted_ps)
+                self.spend(index, "stream_ps", granted_ps, began_ps)
                 feed.begun.add()
                 if part_ps := share(stream.work_ps, part, stream.chunks):
                     yield Timeout(self.env, part_ps)
+                    self.spend(index, "busy_ps", began_ps, part=number)
                 feed.room.add()
         else:
             feed.begun.add()
         if rest_ps:
+            since_ps = now(self.env)
             yield Timeout(self.env, rest_ps)
+            self.spend(index, "busy_ps", since_ps)
 
     def close(self, index: int) -> Process:
         """What follows the last block of a task with a stream: its tail, and writing the results that still wait."""
-        stream, spent, feed = self.tasks[index].stream, self.spent_ps[index], self.feeds[index]
+        stream, feed, since_ps = self.tasks[index].stream, self.feeds[index], now(self.env)
         assert stream is not None, "asked for tasks with a stream only"
         if stream.tail_ps:
             yield Timeout(self.env, stream.tail_ps)
-            spent["busy_ps"] += stream.tail_ps
+            self.spend(index, "busy_ps", since_ps)
         since_ps = now(self.env)
         if feed.written.count < feed.num_results:
             yield feed.written.reach(feed.num_results)
-        spent["memory_ps"] += now(self.env) - since_ps
+            self.spend(index, "memory_ps", since_ps)
 
     def stream_in(self, index: int) -> Process:
         """Outer memory -> index buffer for one task's stream, as far ahead as the buffer has room."""
@@ -198,7 +205,6 @@ class Machine:
         assert stream is not None, "asked for tasks with a stream only"
         if feed.opened.count < 1:
             yield feed.opened.reach(1)
-        bar_ps = now(self.env)
         if stream.first_ps and not stream.opening_ps:
             yield Timeout(self.env, stream.first_ps)
         for number in range(feed.num_chunks):
@@ -214,7 +220,7 @@ class Machine:
             if stream.path:
                 yield from self.hold(stream.path, stream.hop_ps, job)
             feed.ready.add()
-        self.bar(f"fetch {self.tasks[index].name}", self.tasks[index].name, bar_ps)
+            self.bar(("stream", index), "fetch", job, feed.asked[number][1])
 
     def write_back(self, index: int) -> Process:
         """Results -> outer memory, behind the chunks of their block."""
@@ -241,7 +247,8 @@ class Machine:
             if waited_ps and self.start_ps[index] >= 0:
                 making_ps = min(waited_ps, max(0, self.made_ps[index][k][edge.need[block]] - since_ps))
                 moved = "memory_ps" if edge.path == (MEMORY,) else "mesh_ps"
-                self.spent_ps[index].update({"dependency_ps": making_ps, moved: waited_ps - making_ps})
+                self.spend(index, "dependency_ps", since_ps, since_ps + making_ps)
+                self.spend(index, moved, since_ps + making_ps)
 
     def finish(self, index: int, block: int) -> None:
         """A block has left the arrays; its result follows after the task's latency."""
@@ -287,7 +294,6 @@ class Machine:
         """Outer memory -> index buffer, as far ahead as the buffer has room."""
         memory, taken = self.links[MEMORY], 0
         for index, r, load in tile.loads:
-            bar_ps = now(self.env)
             if load.first_ps:
                 yield Timeout(self.env, load.first_ps)
             for chunk in range(load.chunks):
@@ -302,7 +308,7 @@ class Machine:
                 if load.path:
                     yield from self.hold(load.path, load.hop_ps, job)
                 tile.ready.add()
-            self.bar(f"fetch {tile.number}", self.tasks[index].name, bar_ps)
+                self.bar(("fetch", tile.number), "fetch", job, tile.asked[-1][1])
 
     def fill(self, tile: Tile) -> Process:
         """Index buffer -> decoder -> word lines, once the round before has left the arrays."""
@@ -310,23 +316,32 @@ class Machine:
         for index, r, load in tile.loads:
             if self.turns.count < self.turn_of[index] + r:
                 yield self.turns.reach(self.turn_of[index] + r)
-            began_ps, starved_ps, queued_ps = now(self.env), 0, 0
+            spent: Counter[str] = Counter()
             for chunk in range(load.chunks):
                 since_ps = now(self.env)
                 if tile.ready.count < used + 1:
                     yield tile.ready.reach(used + 1)
-                asked_ps, granted_ps = tile.asked[used]
-                in_queue_ps = max(0, granted_ps - max(asked_ps, since_ps))
-                queued_ps += in_queue_ps
-                starved_ps += now(self.env) - since_ps - in_queue_ps
+                began_ps, (asked_ps, granted_ps) = now(self.env), tile.asked[used]
+                asked_ps, granted_ps = max(asked_ps, since_ps), max(granted_ps, since_ps)
                 yield Timeout(self.env, load.fill_rest_ps if chunk == load.chunks - 1 else load.fill_ps)
+                steps = (("starved_ps", since_ps, asked_ps), ("queued_ps", asked_ps, granted_ps),
+                         ("starved_ps", granted_ps, began_ps), ("fill_ps", began_ps, now(self.env)))  # fmt: skip
+                for what, from_ps, until_ps in steps:
+                    spent[what] += until_ps - from_ps
+                    self.bar(("fill", tile.number), what, (index, r, tile.number, chunk), from_ps, until_ps)
                 used += 1
                 tile.room.add()
-            fill_ps = now(self.env) - began_ps - starved_ps - queued_ps
-            self.fills[index, r].append((now(self.env), -tile.number, fill_ps, starved_ps, queued_ps))
-            self.bar(f"fill {tile.number}", self.tasks[index].name, began_ps)
+            times = (spent["fill_ps"], spent["starved_ps"], spent["queued_ps"])
+            self.fills[index, r].append((now(self.env), -tile.number, *times))
             self.loaded[index, r].add()
 
-    def bar(self, track: str, name: str, start_ps: int) -> None:
-        if self.trace:
-            self.slices.append(Slice(track, name, start_ps, now(self.env)))
+    def spend(self, index: int, what: str, since_ps: int, until_ps: int | None = None, part: int = -1) -> None:
+        """Books time of a task, until now if nothing else is said; `part`: its block, or chunk of its stream."""
+        until_ps = now(self.env) if until_ps is None else until_ps
+        self.spent_ps[index][what] += until_ps - since_ps
+        self.bar(("task", index), what, (index, self.round[index], part), since_ps, until_ps)
+
+    def bar(self, track: Track, what: str, job: JobId, start_ps: int, end_ps: int | None = None) -> None:
+        end_ps = now(self.env) if end_ps is None else end_ps
+        if self.trace and end_ps > start_ps:
+            self.slices.append(Slice(track, what, job, start_ps, end_ps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 MEMORY = "memory"  # the outer memory's channel, as a link of a path
@@ -78,16 +79,39 @@ class Task(NamedTuple):
     stream: Stream | None = None  # of a task with one round
 
 
+def used_links(tasks: Sequence[Task]) -> Iterator[str]:
+    """Links on the paths of tasks, as often as they occur."""
+    for task in tasks:
+        for path in (edge.path for edge in task.inputs):
+            yield from path
+        for path in (load.path for in_round in task.loads for load in in_round):
+            yield from path
+        yield from task.stream.path if task.stream else ()
+
+
 def share(total: int, part: int, parts: int) -> int:
     """Part number `part` of `parts` parts that are equal but for rounding, and are `total` together."""
     return total * (part + 1) // parts - total * part // parts
 
 
-class Slice(NamedTuple):
-    """One bar of the timeline. Bars of one track do not overlap."""
+JobId = tuple[int, ...]  # of who holds or waits for a link: a task's index first, then what of it
+Track = tuple[str, int | str]  # what kind of thing, and which
 
-    track: str
-    name: str
+
+class Slice(NamedTuple):
+    """One bar of the timeline. Bars of one track do not overlap.
+
+    Tracks: ("task", index) with times of `TaskTimes`, weights apart; ("fill", tile) with those of its writer, and
+    ("fetch", tile) or ("stream", task index) with each chunk from the memory's grant to its arrival;
+    ("link", name) with who holds it, `MEMORY` among them. Jobs on tasks: (task, round, block, or chunk of its stream;
+    -1 for neither). Elsewhere: a block's result (task, block, consumer); a chunk of weights (task, round, tile,
+    chunk); of a stream (task, number), -1 being its opening and results following its chunks; a block of an input
+    that holds the memory (task, block).
+    """
+
+    track: Track
+    what: str
+    job: JobId
     start_ps: int
     end_ps: int
 
@@ -110,11 +134,20 @@ class TaskTimes(NamedTuple):
     stream_ps: int  # chunks are on their way: they cross the memory's channel or the mesh
 
 
+class Given(NamedTuple):
+    """What was run, so that it can be run again with its bars kept."""
+
+    tasks: tuple[Task, ...]
+    pipelined: bool
+    buffer_chunks: int
+
+
 class Timeline(NamedTuple):
-    """Who was busy or waiting when."""
+    """Who was busy or waiting when; `slices` only if they were asked for."""
 
     latency_ps: int
     tasks: tuple[TaskTimes, ...]
     slices: tuple[Slice, ...]
     link_busy_ps: dict[str, int]
     memory_busy_ps: int
+    given: Given

@@ -1,0 +1,126 @@
+"""Timelines as Chrome trace events, which the Perfetto UI opens.
+
+A timeline alone gives a track for each layer, mesh link and the outer memory, and for the index buffer and writer of
+each tile that weights are loaded into. With the machine there is a track for each tile, its arrays and its ROM too, and
+counters for power and for what buffers hold. Layers that keep their weights have their tiles to themselves, so each is
+a group; else each tile is one. Tiles are numbered in the order in which layers fill them.
+
+Slices are pairs of B and E events, not X events: Perfetto rounds start and duration to ns one by one, after which
+neighbours could overlap. Times in the file are exact to the ps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cimsim import __version__
+from cimsim.cost import CostReport
+from cimsim.deployment import deploy, is_resident
+from cimsim.engine import layer_works
+from cimsim.events import Timeline
+from cimsim.mapping import Layout
+from cimsim.rundir import write_atomically
+from cimsim.spec import Chip
+from cimsim.trace.bars import Bar, layer_bars, log_of, thinned
+from cimsim.trace.counters import Counter, buffer_counters, power_counters
+from cimsim.trace.tracks import Machine, Track, all_tracks, scene_of
+from workloads.layer import Network
+from workloads.plan import Plan
+
+MOST_BARS = 150_000  # of all tracks together; tracks with more than their part are thinned
+
+
+def machine_of(report: CostReport, network: Network, chip: Chip, plan: Plan, layout: Layout | None = None) -> Machine:
+    """The machine behind a report of `simulate`, given the same arguments."""
+    network = network.batched(report.batch) if report.batch > 1 else network
+    works = layer_works(network, chip, plan, layout)
+    order = layout.order if layout else "row_major"
+    return Machine(deploy(network, chip, works, is_resident(works, chip), order), report)
+
+
+def write_trace(timeline: Timeline, path: Path, machine: Machine | None = None) -> None:
+    """Writes the trace as JSON, an event a line."""
+    write_atomically(path, _json(timeline, machine).encode())
+
+
+def trace_events(timeline: Timeline, machine: Machine | None = None) -> dict[str, Any]:
+    """The trace as JSON values: `traceEvents` (times in us) and `otherData` (version, network, chip, plan)."""
+    return json.loads(_json(timeline, machine))
+
+
+def _json(timeline: Timeline, machine: Machine | None) -> str:
+    log = log_of(timeline)
+    scene = scene_of(log, timeline.tasks, machine)
+    layers = [layer_bars(log, index, inner) for index, inner in enumerate(scene.inners)]
+    tracks = list(all_tracks(scene, layers))
+    counters = [*power_counters(scene, layers), *buffer_counters(scene)] if machine else []
+    groups = {name: n + 1 for n, name in enumerate(dict.fromkeys(x.group for x in (*counters, *tracks)))}
+    lines = [_named(groups), *_counter_lines(counters, groups), *_track_lines(tracks, groups)]
+    about = {"displayTimeUnit": "ns", "otherData": _about(machine)}
+    return json.dumps(about)[:-1] + ', "traceEvents": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def _about(machine: Machine | None) -> dict[str, Any]:
+    """What the file is a trace of."""
+    if machine is None:
+        return {"version": __version__}
+    report = machine.report
+    return {"version": __version__, "network": report.network, "chip": report.chip, "plan": report.plan,
+            "batch": report.batch, "schedule": report.schedule, "weight_state": report.weight_state}  # fmt: skip
+
+
+def _named(groups: dict[str, int]) -> str:
+    return ",\n".join(
+        line
+        for name, pid in groups.items()
+        for line in (_meta("process_name", pid, 0, name=name), _meta("process_sort_index", pid, 0, sort_index=pid))
+    )
+
+
+def _meta(what: str, pid: int, tid: int, **args: str | int) -> str:
+    return json.dumps({"ph": "M", "name": what, "pid": pid, "tid": tid, "args": args})
+
+
+def _us(ps: int) -> str:
+    """Microseconds, exact."""
+    return f"{ps // 10**6}.{ps % 10**6:06d}"
+
+
+def _counter_lines(counters: Sequence[Counter], groups: dict[str, int]) -> Iterator[str]:
+    for counter in counters:
+        head = f'{{"ph":"C","pid":{groups[counter.group]},"name":{json.dumps(counter.name)},"ts":'
+        for ps, value in counter.points:
+            yield f'{head}{_us(ps)},"args":{{"{counter.unit}":{value!r}}}}}'
+
+
+def _track_lines(tracks: Sequence[Track], groups: dict[str, int]) -> Iterator[str]:
+    """Thread ids follow the process ids, so that no number is both."""
+    most = max(64, MOST_BARS // max(1, len(tracks)))
+    for tid, track in enumerate(tracks, start=len(groups) + 1):
+        pid = groups[track.group]
+        yield _meta("thread_name", pid, tid, name=track.name)
+        yield _meta("thread_sort_index", pid, tid, sort_index=tid)
+        where = f'"pid":{pid},"tid":{tid},"ts":'
+        for bar in thinned(track.bars, most):
+            yield from _bar_lines(bar, where)
+
+
+def _bar_lines(bar: Bar, where: str) -> Iterator[str]:
+    """A slice, and in it, at its end, the stalls within it."""
+    inner_ps = bar.end_ps - sum(ps for _, ps in bar.inner)
+    yield _begin(bar.name, bar.cause, bar.pieces, bar.start_ps, where)
+    for cause, ps in bar.inner:
+        yield _begin(f"stall {cause}", cause, bar.pieces, inner_ps, where)
+        inner_ps += ps
+        yield f'{{"ph":"E",{where}{_us(inner_ps)}}}'
+    yield f'{{"ph":"E",{where}{_us(bar.end_ps)}}}'
+
+
+def _begin(name: str, cause: str, pieces: int, start_ps: int, where: str) -> str:
+    """`pieces`: of so many that follow each other, this tells the sum."""
+    args = [f'"cause":"{cause}"'] * bool(cause) + [f'"pieces":{pieces}'] * (pieces > 1)
+    kind = "stall" if cause else "work"
+    return f'{{"ph":"B",{where}{_us(start_ps)},"cat":"{kind}","name":{json.dumps(name)},"args":{{{",".join(args)}}}}}'
