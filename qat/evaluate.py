@@ -12,15 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cimsim.activity import exact
 from cimsim.adc_range import LEAST_ERROR, AdcRange, adc_step
 from cimsim.analog import Origin, ProgrammedArrays, Widths
-from cimsim.functional import (
-    ArrayNumbers,
-    Densities,
-    array_mvm,
-    array_mvm_exact,
-    densities,
-)
+from cimsim.component import Activity
+from cimsim.functional import ArrayNumbers, array_mvm, array_mvm_exact
 from cimsim.im2col import im2col
 from cimsim.nonideal import Nonidealities
 from qat.artifact import Artifact, Grid
@@ -103,19 +99,33 @@ def layer_outputs(
     return dict(_forward(artifact, _weights(artifact), x, _product(artifact, numbers)))
 
 
-def collect(artifact: Artifact, x: NDArray[np.uint8], numbers: ArrayNumbers) -> dict[str, Densities]:
-    """How full inputs and cells are, per layer, with ideal activations of the images x."""
+def collect(artifact: Artifact, x: NDArray[np.uint8], numbers: ArrayNumbers) -> dict[str, Activity]:
+    """What inputs and cells make switch, per layer, exactly, with ideal activations of the images x."""
     _check(artifact, x)
-    found: dict[str, Densities] = {}
+    found: dict[str, Activity] = {}
 
     def measured(layer: Layer, grid: Grid, x_GMI: NDArray, w_GIO: NDArray) -> NDArray[np.int64]:
         bits = artifact.plan.format_of(layer.name).array_bits
-        groups = [densities(x, w, numbers, bits, grid.bits) for x, w in zip(x_GMI, w_GIO, strict=True)]
-        found[layer.name] = Densities(*np.mean(groups, axis=0).tolist())  # groups are of one size
+        groups = [exact(x, w, numbers, bits, grid.bits, grid.signed) for x, w in zip(x_GMI, w_GIO, strict=True)]
+        found[layer.name] = Activity(*np.mean(groups, axis=0).tolist())  # groups are of one size
         return _exact(x_GMI, w_GIO)
 
     _last(_forward(artifact, _weights(artifact), x, measured))
     return found
+
+
+def operands(artifact: Artifact, x: NDArray[np.uint8]) -> Iterator[tuple[str, Grid, list[tuple[NDArray, NDArray]]]]:
+    """(layer, its input's grid, [(x [M, I], w [I, O]) of each group]) with ideal activations of images x."""
+    _check(artifact, x)
+    found: list[tuple[str, Grid, list[tuple[NDArray, NDArray]]]] = []
+
+    def seen(layer: Layer, grid: Grid, x_GMI: NDArray, w_GIO: NDArray) -> NDArray[np.int64]:
+        found.append((layer.name, grid, list(zip(x_GMI, w_GIO, strict=True))))
+        return _exact(x_GMI, w_GIO)
+
+    for _ in _forward(artifact, _weights(artifact), x, seen):
+        yield from found
+        found.clear()
 
 
 def calibrate_adc(
