@@ -1,4 +1,5 @@
-"""Component models against published tables: SRAM sizes held out of the CACTI table, converters of the survey."""
+"""Component models against published tables: SRAM sizes held out of the CACTI table, converters of the survey,
+voltage lost on wires."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ from collections.abc import Iterator
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+
 from cimsim.components.adc import Adc
 from cimsim.components.sram_table import cacti_points, sram_figures
+from cimsim.irdrop import Wires, solve
 from cimsim.scaling import Technology, nominal
 from cimsim.validation.verdict import BANDS, Row
 
@@ -40,6 +44,34 @@ SURVEY = (
 )
 FACTOR_OF_ONE, MEDIAN = (0.5, 2.0), (0.7, 1.4)
 BEST = "the regression follows the better designs of the survey, and one design differs from another by its purpose"
+
+
+# Exact nodal solutions, all cells equal, all rows at 1 V: rows and columns, ohm of a cell and of a wire segment, and the
+# current over the ideal one of the first, the last and the mean column. The last two: one row of 128 x 128 driven.
+NODAL = (
+    (1, 10_000, 1.0, None, (0.9998, 0.9998, 0.9998)),
+    (64, 100_000, 1.0, None, (0.98564, 0.966361, 0.972879)),
+    (64, 10_000, 1.0, None, (0.875718, 0.740063, 0.78546)),
+    (128, 100_000, 1.0, None, (0.947071, 0.87846, 0.901392)),
+    (128, 100_000, 2.5, None, (0.879179, 0.741878, 0.787462)),
+    (128, 10_000, 1.0, None, (0.661934, 0.411157, 0.492294)),
+    (256, 100_000, 2.5, None, (0.665519, 0.41233, 0.493893)),
+    (128, 100_000, 2.5, 0, (0.822053, 0.701971)),
+    (128, 100_000, 2.5, 127, (0.994373, 0.822053)),
+)
+SAME_DIGITS = (1 - 2e-6, 1 + 2e-6)
+
+
+def irdrop_rows() -> Iterator[Row]:
+    """Currents of columns over what they were without wires, to the published digits."""
+    for size, cell_ohm, segment_ohm, row, published in NODAL:
+        volts = np.ones((1, size)) if row is None else np.eye(size)[row : row + 1]
+        cells = np.full((size, size), 1 / cell_ohm)
+        ratios = solve(cells, Wires(segment_ohm, segment_ohm), volts).column_a[0] / (volts.sum() / cell_ohm)
+        found = {"first": ratios[0], "last": ratios[-1], "mean": ratios.mean()}
+        point = f"{size} x {size}, {cell_ohm:,} ohm, {segment_ohm:g} ohm" + (f", row {row}" if row is not None else "")
+        for (name, value), wanted in zip(found.items(), published, strict=False):
+            yield _row("irdrop", f"{name}_column_current", point, "ratio", wanted, float(value), SAME_DIGITS, "")
 
 
 def cacti_rows() -> Iterator[Row]:
@@ -76,4 +108,4 @@ def _row(  # noqa: PLR0913  the fields of a row
     return Row(ref, quantity, point, unit, published, found, ratio, band, band[0] <= ratio <= band[1], False, note)
 
 
-TABLES = {"cacti": cacti_rows, "adc_survey": adc_rows}
+TABLES = {"cacti": cacti_rows, "adc_survey": adc_rows, "irdrop": irdrop_rows}
