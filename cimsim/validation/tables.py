@@ -46,7 +46,7 @@ FACTOR_OF_ONE, MEDIAN = (0.5, 2.0), (0.7, 1.4)
 BEST = "the regression follows the better designs of the survey, and one design differs from another by its purpose"
 
 
-# Exact nodal solutions, all cells equal, all rows at 1 V: rows and columns, ohm of a cell and of a wire segment, and the
+# Exact nodal solutions, all cells equal, all rows at 1 V: rows and columns, ohm of a cell, of a wire segment, and the
 # current over the ideal one of the first, the last and the mean column. The last two: one row of 128 x 128 driven.
 NODAL = (
     (1, 10_000, 1.0, None, (0.9998, 0.9998, 0.9998)),
