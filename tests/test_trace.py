@@ -23,7 +23,7 @@ from cimsim.engine import simulate_timeline
 from cimsim.events import Timeline
 from cimsim.mapping import Layout
 from cimsim.spec import load_chip
-from cimsim.trace import machine_of, trace_events, write_trace
+from cimsim.trace import counters, machine_of, trace_events, write_trace
 from cimsim.trace.bars import Bar, thinned
 from workloads.plan import Plan
 from workloads.shapes import load_network
@@ -246,20 +246,26 @@ def test_buffers_fill_and_empty(run_of):
 
 
 def test_tracks_of_tiles_that_layers_take_turns_on():
+    run = traced("resnet8", "sram-rom", "vq-8x256-e4-s0", 1)
     groups = defaultdict(list)
-    for group, name in slices_of(traced("resnet8", "sram-rom", "vq-8x256-e4-s0", 1).trace):
+    for group, name in slices_of(run.trace):
         groups[group].append(name)
-    assert groups["layers"][:3] == ["input", "conv1", "block1.conv1"] or groups["layers"][0] == "input"
+    assert list(groups) == ["layers", "outer memory", "mesh", "tile 0", "tile 1", "tile 2", "tile 3"]
+    assert groups["layers"] == [layer.name for layer in run.report.layers]
     assert groups["outer memory"] == ["DRAM channel"]
-    for tile in range(4):
-        assert groups[f"tile {tile}"][:2] == [f"tile {tile}", "arrays of 128 x 128"]
-        assert {"index buffer", "codebook ROM"} <= set(groups[f"tile {tile}"])
+    assert groups["mesh"] == ["link 0>1", "link 0>2", "link 1>3"]
+    assert groups["tile 0"] == ["tile 0", "arrays of 128 x 128", "digital", "index buffer", "codebook ROM"]
+    assert groups["tile 3"] == ["tile 3", "arrays of 128 x 128", "index buffer", "codebook ROM"]
 
 
 def test_tracks_of_layers_that_have_their_tiles():
-    names = list(slices_of(traced("lenet5", "isaac", "linear-4", 3).trace))
-    assert ("conv2 (tile 0)", "tile 0") in names or any(group.startswith("conv2 (tile") for group, _ in names)
-    assert any("arrays of 128 x 128" in name for _, name in names)
+    run = traced("lenet5", "isaac", "linear-4", 3)
+    names = {layer.name: f"{layer.arrays} arrays of 128 x 128" for layer in run.report.layers if layer.arrays}
+    tracks = list(slices_of(run.trace))
+    for layer, arrays in names.items():
+        (group,) = {group for group, _ in tracks if group.startswith(f"{layer} (")}
+        found = [name for of, name in tracks if of == group]
+        assert found[0].startswith("tile ") and found[-1] == arrays
 
 
 def test_a_timeline_alone_gives_layers_links_and_loaders():
@@ -278,6 +284,22 @@ def test_a_layout_moves_tiles():
     machine = machine_of(report, network, chip, plan, layout)
     assert machine.deployment.works["conv1"].placement.copies == 3
     assert any("arrays of" in name for _, name in slices_of(trace_events(timeline, machine)))
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 199), st.integers(1, 9), st.integers(0, 50)), min_size=11, max_size=60))
+def test_a_counter_in_windows_tells_the_most_in_each(stays):
+    """Five windows instead of every change: never below the truth, its maximum reached, exact at the end."""
+    changes = [change for at, bits, stay in stays for change in ((at, bits), (min(200, at + stay), -bits))]
+    truth = [sum(bits for ps, bits in changes if ps <= at) for at in range(201)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counters, "WINDOWS", 5)
+        points = counters.held_bits(changes, 200)
+    assert len(points) <= 11
+    told = [next(bits for ps, bits in reversed(points) if ps <= at) for at in range(201)]
+    assert all(a >= b for a, b in zip(told, truth, strict=True))
+    assert told[200] == truth[200] == 0
+    assert max(told) == max(truth)
 
 
 @settings(max_examples=100)

@@ -25,12 +25,12 @@ from cimsim.mapping import Layout
 from cimsim.rundir import write_atomically
 from cimsim.spec import Chip
 from cimsim.trace.bars import Bar, layer_bars, log_of, thinned
-from cimsim.trace.counters import Counter, buffer_counters, power_counters
+from cimsim.trace.counters import CHIP, Counter, buffer_counters, power_counters
 from cimsim.trace.tracks import Machine, Track, all_tracks, scene_of
 from workloads.layer import Network
 from workloads.plan import Plan
 
-MOST_BARS = 150_000  # of all tracks together; tracks with more than their part are thinned
+MOST_SLICES = 150_000  # of all tracks together, some 30 MB; tracks with more than their part are thinned
 
 
 def machine_of(report: CostReport, network: Network, chip: Chip, plan: Plan, layout: Layout | None = None) -> Machine:
@@ -57,7 +57,8 @@ def _json(timeline: Timeline, machine: Machine | None) -> str:
     layers = [layer_bars(log, index, inner) for index, inner in enumerate(scene.inners)]
     tracks = list(all_tracks(scene, layers))
     counters = [*power_counters(scene, layers), *buffer_counters(scene)] if machine else []
-    groups = {name: n + 1 for n, name in enumerate(dict.fromkeys(x.group for x in (*counters, *tracks)))}
+    named = dict.fromkeys([CHIP, *(track.group for track in tracks), *(counter.group for counter in counters)])
+    groups = {name: n + 1 for n, name in enumerate(named)}
     lines = [_named(groups), *_counter_lines(counters, groups), *_track_lines(tracks, groups)]
     about = {"displayTimeUnit": "ns", "otherData": _about(machine)}
     return json.dumps(about)[:-1] + ', "traceEvents": [\n' + ",\n".join(lines) + "\n]}\n"
@@ -98,13 +99,14 @@ def _counter_lines(counters: Sequence[Counter], groups: dict[str, int]) -> Itera
 
 def _track_lines(tracks: Sequence[Track], groups: dict[str, int]) -> Iterator[str]:
     """Thread ids follow the process ids, so that no number is both."""
-    most = max(64, MOST_BARS // max(1, len(tracks)))
+    most = MOST_SLICES // len(tracks)
     for tid, track in enumerate(tracks, start=len(groups) + 1):
         pid = groups[track.group]
         yield _meta("thread_name", pid, tid, name=track.name)
         yield _meta("thread_sort_index", pid, tid, sort_index=tid)
         where = f'"pid":{pid},"tid":{tid},"ts":'
-        for bar in thinned(track.bars, most):
+        in_bar = 1 + max((len(bar.inner) for bar in track.bars), default=0)
+        for bar in thinned(track.bars, max(1, most // in_bar)):
             yield from _bar_lines(bar, where)
 
 

@@ -160,10 +160,11 @@ def stall(name: str, cause: str, start_ps: int, end_ps: int) -> Bar:
 
 
 def joined(bars: Iterable[Bar]) -> list[Bar]:
-    """Bars of the same name that touch become one."""
+    """Bars of the same name that touch become one, but for work, whose blocks stay apart."""
     found: list[Bar] = []
     for bar in bars:
-        if found and found[-1].name == bar.name and found[-1].end_ps == bar.start_ps:
+        touches = found and found[-1].name == bar.name and found[-1].end_ps == bar.start_ps
+        if touches and not bar.name.endswith(WORK["busy_ps"]):
             last = found.pop()
             inner = _sums(last.inner, bar.inner)
             bar = Bar(bar.name, last.start_ps, bar.end_ps, bar.cause, inner, last.pieces + bar.pieces)

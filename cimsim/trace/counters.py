@@ -94,16 +94,16 @@ def buffer_counters(scene: Scene) -> Iterator[Counter]:
     """Bits in index buffers, in whole blocks; in the line buffers of layers that work as rows arrive; of whole maps."""
     assert scene.machine is not None, "asked for with a machine only"
     log, deployment = scene.log, scene.machine.deployment
-    block_bits = chunk_bits(deployment.chip)
+    block_bits, last_ps = chunk_bits(deployment.chip), max(log.ends_ps)
     for (kind, which), fetched in sorted(log.tracks.items(), key=lambda item: str(item[0])):
         if kind in ("fetch", "stream"):
             used = log.tracks["fill" if kind == "fetch" else "task", which]
             group = f"tile {which}" if kind == "fetch" else group_of(scene, int(which))
-            yield Counter(group, "index buffer", "bits", _held(_in_buffer(fetched, used, block_bits), log))
+            yield Counter(group, "index buffer", "bits", held_bits(_in_buffer(fetched, used, block_bits), last_ps))
     if deployment.pipelined:
         yield from _line_buffers(scene, deployment)
     else:
-        yield Counter(CHIP, "maps in buffers", "bits", _held(_maps(scene, deployment), log))
+        yield Counter(CHIP, "maps in buffers", "bits", held_bits(_maps(scene, deployment), last_ps))
 
 
 def _in_buffer(fetched: list[Slice], used: list[Slice], block_bits: int) -> Iterator[tuple[int, int]]:
@@ -133,7 +133,7 @@ def _line_buffers(scene: Scene, deployment: Deployment) -> Iterator[Counter]:
             freed = [after - before for before, after in pairwise([0, *accumulate(kept, max)])]
             changes += [(ps, -rows * row_bits) for ps, rows in zip(done_ps, freed, strict=True) if rows]
         if changes:
-            yield Counter(group_of(scene, index), "input rows", "bits", _held(changes, log))
+            yield Counter(group_of(scene, index), "input rows", "bits", held_bits(changes, max(log.ends_ps)))
 
 
 def _first_needed(network: Network, task: Task, need: Sequence[int], all_in_rows: int) -> list[int]:
@@ -183,7 +183,7 @@ def _maps(scene: Scene, deployment: Deployment) -> Iterator[tuple[int, int]]:
             yield read_ps[name], -bits
 
 
-def _held(changes: Iterable[tuple[int, int]], log: Log) -> list[tuple[int, float]]:
+def held_bits(changes: Iterable[tuple[int, int]], last_ps: int) -> list[tuple[int, float]]:
     """What is held from when to when; if it changes very often, the most in each window."""
     net: dict[int, int] = defaultdict(int)
     for ps, bits in changes:
@@ -192,11 +192,10 @@ def _held(changes: Iterable[tuple[int, int]], log: Log) -> list[tuple[int, float
     points = [(0, 0), *zip(times, accumulate(net[ps] for ps in times), strict=True)]
     if len(points) <= 2 * WINDOWS:
         return [*points]
-    width = -(-max(log.ends_ps) // WINDOWS)
-    held, found = 0, []
+    width, held, found = -(-last_ps // WINDOWS), 0, {}
     for window, inside in groupby(points, key=lambda point: point[0] // width):
         values = [bits for _, bits in inside]
-        found.append((window * width, max(held, *values)))
+        found[window * width] = max(held, *values)
         held = values[-1]
-        found.append(((window + 1) * width, held))
-    return found
+        found[min(last_ps, (window + 1) * width)] = held  # until a change in the next window
+    return [*found.items()]
