@@ -1,7 +1,7 @@
 """Integers through arrays of real cells: sums are floats, every conversion has noise, codes are as `cimsim.functional`.
 
 The path of `array_mvm` with conductances in place of digits; with ideal cells it returns the same integers. Drawn from
-(seed, place): cells once, noise in blocks of BLOCK vectors, so that neither batches nor workers change a byte.
+(seed, place): cells once, noise by vector and read (`cimsim.noise`), so that neither batches nor workers change a byte.
 
 Shapes: N vectors, I inputs, O outputs, G row groups, P planes, M cells of one digit; C = P * O columns.
 """
@@ -11,16 +11,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from cimsim import noise
 from cimsim.encodings import ArrayNumbers, StoredWeights, code_range, input_steps, levels, row_groups, store
 from cimsim.exact import array_mvm_exact, group_sums
 from cimsim.functional import check_operands
 from cimsim.nonideal import Nonidealities
 from cimsim.packed import corrections
 
-BLOCK = 256  # vectors whose noise is drawn together
-CELLS, NOISE = 0, 1  # what a generator is for
+BATCH = 256  # vectors per pass: their sums stay in cache
+CELLS, NOISE = 0, 1  # what is drawn
 
 
 class Widths(NamedTuple):
@@ -38,8 +38,8 @@ class Origin(NamedTuple):
     seed: int
     place: tuple[int, ...] = ()
 
-    def generator(self, *purpose: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(*self.place, *purpose)))
+    def sequence(self, purpose: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self.seed, spawn_key=(*self.place, purpose))
 
 
 class ProgrammedArrays:
@@ -51,16 +51,16 @@ class ProgrammedArrays:
     def __init__(self, w: np.ndarray, numbers: ArrayNumbers, widths: Widths, cells: Nonidealities, origin: Origin):
         check_operands(np.zeros((0, len(w)), np.int8), w, numbers, widths[:3])
         stored = store(w, numbers, widths.weight_bits)
-        self.numbers, self.widths, self.origin = numbers, widths, origin
+        self.numbers, self.widths = numbers, widths
         self.steps = input_steps(numbers, widths.input_bits, widths.input_signed)
         self.groups = row_groups(len(w), numbers)
         self.linear, self.constant = corrections(stored, self.steps, numbers)
-        self.digits, noises = _write(stored, numbers, cells, origin.generator(CELLS))
+        self.digits, noises = _write(stored, numbers, cells, np.random.default_rng(origin.sequence(CELLS)))
+        self.noise_seed = int(origin.sequence(NOISE).generate_state(1, np.uint64)[0])
         ranges = np.array([code_range(numbers, bool(sign)) for sign in stored.has_sign], np.float32)
         self.planes = ranges, noises.astype(np.float32)
         self.worths = stored.weights * (1 - 2 * stored.flips.swapaxes(1, 2).astype(np.int64))  # [G, O, P]
         self.worths = np.ascontiguousarray(self.worths.swapaxes(1, 2)) * widths.adc_step
-        self.is_noisy = bool(noises.any())
 
     def read(self, x: np.ndarray, first: int = 0) -> np.ndarray:
         """What the arrays return for inputs x [N, I], the first of which is vector `first` of its stream: int64 [N, O].
@@ -69,32 +69,26 @@ class ProgrammedArrays:
         """
         check_operands(x, np.zeros((self.groups[1][-1], 1), np.int8), self.numbers, self.widths[:3])
         out = np.tile(self.constant, (len(x), 1))
-        if self.linear.any():
-            out += array_mvm_exact(group_sums(x, self.groups), self.linear)
-        start = 0
-        while start < len(x):
-            block, skipped = divmod(first + start, BLOCK)
-            stop = min(len(x), start + BLOCK - skipped)
-            self._read_block(x[start:stop], out[start:stop], (block, skipped))
-            start = stop
+        for start in range(0, len(x), BATCH):
+            self._read(x[start : start + BATCH], first + start, out[start : start + BATCH])
         return out >> 1 if self.numbers.encoding == "xnor" else out
 
-    def _read_block(self, x: np.ndarray, out: np.ndarray, place: tuple[int, int]) -> None:
-        """Adds what one block's conversions return; the noise of vectors before it in the block is drawn, not used."""
-        block, skipped = place
-        rng = self.origin.generator(NOISE, block)
-        nothing = np.zeros((0, 0), np.float32)
+    def _read(self, x: np.ndarray, first: int, out: np.ndarray) -> None:
+        """Adds what all conversions of x return."""
+        if self.linear.any():
+            out += array_mvm_exact(group_sums(x, self.groups), self.linear)
+        x = x.astype(np.int32)
+        sums = np.empty((len(x), self.digits[0].shape[1]), np.float32)
         for group, (start, stop) in enumerate(zip(*self.groups, strict=True)):
-            for step in self.steps:
-                driven = levels(x[:, start:stop], step, step is self.steps[0]).astype(np.float32)
+            for turn, step in enumerate(self.steps):
+                driven = levels(x[:, start:stop], step, turn == 0).astype(np.float32)
                 if self.numbers.encoding == "xnor":
                     driven = np.concatenate([driven, (1 << step.bits) - 1 - driven], axis=1)
-                sums, noise = driven @ self.digits[group], nothing
-                if self.is_noisy:
-                    noise = rng.standard_normal((BLOCK, sums.shape[1]), np.float32)[skipped : skipped + len(x)]
-                lengths = np.sqrt(np.square(driven).sum(axis=1))
-                worths = self.worths[group] * step.weight
-                convert(sums, (noise, lengths), self.planes, (worths, np.float32(self.widths.adc_step)), out)
+                keys = noise.read_keys(self.noise_seed, first, len(x), group * len(self.steps) + turn)
+                rows = keys, np.sqrt(np.einsum("nr,nr->n", driven, driven))
+                worths = self.worths[group] * step.weight, np.float32(self.widths.adc_step)
+                np.matmul(driven, self.digits[group], out=sums)
+                noise.convert(sums, rows, self.planes, worths, out)
 
 
 def _write(
@@ -120,29 +114,5 @@ def _write(
         digits = np.einsum("ropmd,pm->drpo", found, stored.cell_weights)
         digits = digits * stored.signs[:, start:stop].swapaxes(0, 1) if stored.signs.shape[1] > 1 else digits
         groups.append(np.ascontiguousarray(digits.reshape(-1, num_planes * num_outputs), dtype=np.float32))
-    noise = cells.read_noise_fraction / (1 - cells.off_fraction) * largest * gain
-    return groups, noise * np.sqrt(np.square(stored.cell_weights.astype(np.float64)).sum(axis=1))
-
-
-def _convert(sums, noise, planes, worths, out):
-    """Adds to out [N, O] the codes of sums [N, C] times their worth [P, O]; halves of a step are rounded up.
-
-    noise: Gaussian [N, C] (or empty: none) and length [N] of each vector's levels; planes: range [P, 2] of codes and
-    noise [P] of a row at level one; worths: also the step.
-    """
-    (gaussian, lengths), (ranges, noises), (worth, step) = noise, planes, worths
-    num_outputs = out.shape[1]
-    is_noisy = gaussian.size > 0
-    for n in range(out.shape[0]):
-        for p in range(worth.shape[0]):
-            low, high, sigma = ranges[p, 0], ranges[p, 1], noises[p] * lengths[n]
-            first = p * num_outputs
-            for o in range(num_outputs):
-                total = sums[n, first + o]
-                if is_noisy:
-                    total += sigma * gaussian[n, first + o]
-                code = np.floor(total / step + np.float32(0.5))
-                out[n, o] += worth[p, o] * np.int64(min(max(code, low), high))
-
-
-convert = njit(cache=True)(_convert)
+    of_cell = cells.read_noise_fraction / (1 - cells.off_fraction) * largest * gain
+    return groups, of_cell * np.sqrt(np.square(stored.cell_weights.astype(np.float64)).sum(axis=1))

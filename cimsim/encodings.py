@@ -136,7 +136,7 @@ def input_steps(numbers: ArrayNumbers, input_bits: int, is_signed: bool) -> list
 def levels(x: np.ndarray, step: Step, is_highest: bool) -> np.ndarray:
     """What rows are driven with in a step, of inputs x (any shape). A bipolar driver gives the most negative input one
     level more than others, so that no input is lost."""
-    wide = x.astype(np.int64)
+    wide = x.astype(np.int32, copy=False)
     mask = (1 << step.bits) - 1
     if step.source == "both":
         magnitude = np.abs(wide) >> step.low

@@ -7,6 +7,7 @@ Shapes: N vectors, I inputs, O outputs, G row groups, P planes (what is converte
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from math import isqrt
 
 import numpy as np
@@ -36,7 +37,7 @@ __all__ = [
     "max_column_sum",
     "slice_weights",
 ]
-BATCH = 1024  # vectors per pass: their bits and codes stay in cache
+BATCH = 512  # vectors per pass: their bits and codes stay in cache
 
 
 def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only rename the arguments
@@ -49,13 +50,14 @@ def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only re
     adc_step: int = 1,
     *,
     shortcut: bool = True,
+    threads: int = 1,
 ) -> np.ndarray:
     """What the arrays return for integers x [N, I] and signed integers w [I, O]: int64 [N, O].
 
     Each read gives adc_step * ((sum + adc_step // 2) // adc_step), clipped to 0 .. 2**adc_bits - 1 steps, or to
     -2**(adc_bits - 1) .. 2**(adc_bits - 1) - 1 where sums have a sign. Half a unit, which xnor may leave, is cut off.
-    With `shortcut` a lossless ADC is not simulated, for the product is then exact. Raises ValueError if a number does
-    not fit.
+    With `shortcut` a lossless ADC is not simulated, for the product is then exact. Threads share the vectors and change
+    nothing. Raises ValueError if a number does not fit.
     """
     check_operands(x, w, numbers, (weight_bits, input_bits, input_signed))
     if not 1 <= adc_step <= MAX_SUM:
@@ -66,8 +68,12 @@ def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only re
     steps = input_steps(numbers, input_bits, input_signed)
     arrays = PackedArrays(store(w, numbers, weight_bits), numbers, steps, adc_step)
     out = np.empty((x.shape[0], w.shape[1]), np.int64)
-    for first in range(0, x.shape[0], BATCH):
+
+    def run(first: int) -> None:
         out[first : first + BATCH] = arrays.run(x[first : first + BATCH])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(run, range(0, x.shape[0], BATCH)))
     return out
 
 

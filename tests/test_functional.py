@@ -138,7 +138,8 @@ def test_more_rows_than_a_byte_counts_and_sixteen_bits():
 
 def test_more_vectors_than_a_batch():
     x, w = operands(np.random.default_rng(0), (5000, 40, 3), 4, 4)
-    assert np.array_equal(array_mvm(x, w, ISAAC, 4, 4, shortcut=False), x @ w)
+    for threads in (1, 3):
+        assert np.array_equal(array_mvm(x, w, ISAAC, 4, 4, shortcut=False, threads=threads), x @ w)
 
 
 def test_isaac_needs_eight_bits_with_the_flip_and_nine_without():
