@@ -110,7 +110,7 @@ class Chip(Frozen):
     @cached_property
     def array(self) -> Any:
         """The unit's arrays: a crossbar, or another part that computes on weights."""
-        return next(part for part in self.unit.parts.values() if part.IS_ARRAY)
+        return next(part for part in self.unit.parts.values() if part.IS_ARRAY and not in_pool(part))
 
     def parts(self) -> tuple[Part, ...]:
         """Every part, outermost level first, in the order of the file."""
@@ -125,8 +125,9 @@ class Chip(Frozen):
         )
 
     def part(self, kind: str, role: str = "") -> Part | None:
-        """The first part of this kind (and role, if given), outermost first; None if there is none."""
-        found = (p for p in self.parts() if p.component.kind == kind and role in ("", p.component.role))
+        """The first part of this kind (and role, if given), outermost first; None if there is none. Parts of a pool
+        (role `pool` of arrays and what belongs to them) are found by their role only."""
+        found = (p for p in self.parts() if p.component.kind == kind and _plays(p.component, role))
         return next(found, None)
 
     def bill(self) -> list[BillRow]:
@@ -186,6 +187,18 @@ class Chip(Frozen):
         power = part.per_level * part.component.peak_power_mw(self.technology)
         area = part.per_level * part.component.area_um2(self.technology) * 1e-6
         return BillRow(part.level_name, part.name, part.instances, power, area)
+
+
+POOLED = ("crossbar", "dac", "adc", "sample_hold")  # kinds whose role `pool` marks the parts of a shared pool
+
+
+def in_pool(component: Component) -> bool:
+    """Whether this is part of a pool of weights beside the chip's own arrays."""
+    return component.role == "pool" and component.kind in POOLED
+
+
+def _plays(component: Component, role: str) -> bool:
+    return component.role == role if role else not in_pool(component)
 
 
 def _walk(root: Level) -> Iterator[Level]:

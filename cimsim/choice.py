@@ -23,7 +23,7 @@ def possible_works(layer: Layer, choice: LayerPlan, chip: Chip, codes: NDArray |
     fmt = choice.weight_format
     if fmt.rotation and layer.num_inputs % fmt.rotation:
         raise Unmappable(f"{fmt.name} rotates blocks of {fmt.rotation} inputs, which do not divide {layer.num_inputs}")
-    usual = "stationary" if fmt.kind == "linear" else "decode"
+    usual = {"linear": "stationary", "pool": "pool"}.get(fmt.kind, "decode")
     names = [usual, *(name for name in DATAFLOWS if name != usual)] if choice.dataflow == "auto" else [choice.dataflow]
     works, refused = [], []
     for name in names:

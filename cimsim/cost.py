@@ -31,7 +31,7 @@ class LayerCost:
       index_starvation  the writer of weights waits for weights, or the gather unit for codes, on their way to it
       index, rom_port   the writer waits for index words, for the ports or the latency of ROM or decoder
       bank_conflict     a gather waits for banks that several of its lanes want
-      products          the gather unit waits for products that are not made yet
+      products          the gather unit, or signs beside a pool, wait for products that are not made yet
       adc               arrays hold a finished read that waits for converters
       output            arrays hold a finished read that waits for the stages after the converters
       fetch             arrays wait for operands from the tile's own buffer

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from cimsim.chip import BillRow, Chip, Level, Part
+from cimsim.chip import BillRow, Chip, Level, Part, in_pool
 from cimsim.components import COMPONENTS
 from cimsim.components.buffer import Buffer
 from cimsim.components.memory_array import MemoryArray
@@ -190,7 +190,7 @@ def _structure_problems(chip: Chip) -> list[str]:
 
 def _array_problems(chip: Chip) -> list[str]:
     """One kind of array computes; crossbars need a converter beside them."""
-    parts = [(level.name, part) for level in chip.levels for part in level.parts.values()]
+    parts = [(level.name, part) for level in chip.levels for part in level.parts.values() if not in_pool(part)]
     arrays = [(where, part.kind) for where, part in parts if part.IS_ARRAY]
     problems = []
     if [where for where, _ in arrays] != [chip.unit.name]:

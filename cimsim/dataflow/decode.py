@@ -20,7 +20,7 @@ def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
     if fmt.kind == "linear":
         return f"{fmt.name} has no codes to decode"
     if fmt.kind == "pool":
-        return f"{fmt.name} keeps a pool in the arrays: no dataflow does so yet"
+        return f"{fmt.name} keeps a pool in arrays of its own: there is nothing to decode"
     if not rates.holds_weights(chip):
         return f"{chip.name} has no arrays that hold weights"
     if fmt.axis != "in":
