@@ -16,14 +16,17 @@ All is drawn from seeds by numpy's generators: the same seed gives the same cell
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cimsim.component import Assumption, band
 from cimsim.irdrop import Wires, transfer, transfer_by_ladders
+from workloads.errors import InputError, problems_of
 from workloads.layer import Frozen
+from workloads.yamlfile import read_mapping
 
 RERAM = "HfOx ReRAM of W. Wan et al., NeuRRAM, Nature 608, 2022: 1 to 40 uS"
 PCM = "PCM of S. R. Nandakumar et al., ICECS 2019, and V. Joshi et al., Nat. Commun. 11, 2020: up to 25 uS"
@@ -143,3 +146,19 @@ BANDS: Mapping[str, tuple[Assumption, ...]] = {
         band("drift.sigma", 0.008, 0.01, 0.045, "", f"{PCM}; low, high levels; high, low ones"),
     ),
 }
+
+
+def load_cells(name_or_path: str | Path) -> Nonidealities:
+    """The named cells (see CELLS), or those of a YAML file with the keys of `Nonidealities`.
+
+    Raises InputError that lists every problem.
+    """
+    if str(name_or_path) in CELLS:
+        return CELLS[str(name_or_path)]
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise InputError(str(name_or_path), [f"no such file of cells, nor a name (known: {', '.join(CELLS)})"])
+    try:
+        return Nonidealities.model_validate(read_mapping(path, "programming_fraction, drift, wires, ..."))
+    except ValidationError as error:
+        raise InputError(str(path), problems_of(error, Nonidealities)) from None

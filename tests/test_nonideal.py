@@ -17,8 +17,10 @@ from cimsim import noise
 from cimsim.analog import BATCH, Origin, ProgrammedArrays, Widths
 from cimsim.functional import ENCODINGS, ArrayNumbers, array_mvm, lossless_adc_bits
 from cimsim.irdrop import Wires, transfer
-from cimsim.nonideal import BANDS, CELLS, Drift, Nonidealities, WireLoss
+from cimsim.nonideal import BANDS, CELLS, Drift, Nonidealities, WireLoss, load_cells
+from docs.figures import ROOT, output
 from qat.evaluate import accuracy_of_seeds, run
+from workloads.errors import InputError
 
 MANY = 200_000
 PLAIN = ArrayNumbers(64, 64, 1, 1, 7, "offset")
@@ -333,6 +335,28 @@ def test_named_cells_lie_in_their_bands():
 def test_wrong_entries_are_refused(entry, message):
     with pytest.raises(ValidationError, match=message):
         Nonidealities(**entry)
+
+
+def test_cells_come_by_name_or_from_a_file(tmp_path):
+    assert load_cells("pcm") is CELLS["pcm"]
+    path = tmp_path / "cells.yaml"
+    path.write_text("programming_fraction: 0.05\ndrift: {exponent: 0.06, time_s: 3600}\n")
+    drift = Drift(exponent=0.06, time_s=3600)
+    assert load_cells(path) == Nonidealities(programming_fraction=0.05, drift=drift)
+    path.write_text("programing_fraction: 0.05\ndrift: {exponent: 2, time_s: 1}\n")
+    with pytest.raises(InputError, match=r"programing_fraction: unknown key \(known: programming_fraction, ") as told:
+        load_cells(path)
+    assert "drift.exponent = 2" in str(told.value)
+    with pytest.raises(InputError, match=r"flash: no such file of cells, nor a name \(known: reram, pcm\)"):
+        load_cells("flash")
+
+
+def test_the_example_of_real_cells(tmp_path):
+    """On fewer images and seeds than it draws by itself."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    shown = output("python examples/nonideal_accuracy.py 320 30 2", tmp_path)
+    assert shown.count("±") >= 8 and "reram" in shown
+    assert (tmp_path / "runs/nonideal_accuracy.png").stat().st_size > 10_000
 
 
 def test_a_dictionary_is_enough():
