@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cimsim import accounts, cost, rates, traffic
 from cimsim.cost import Prices
-from cimsim.dataflow import DATAFLOWS, LayerWork, lookup
+from cimsim.dataflow import DATAFLOWS, LayerWork, decode, lookup
 from cimsim.kernels import count_load
 from cimsim.mapping import Unmappable
 from cimsim.spec import Chip
@@ -43,6 +43,8 @@ def _work(name: str, layer: Layer, choice: LayerPlan, chip: Chip, codes: NDArray
     fmt, bits = choice.weight_format, choice.activation_bits
     if name == "lookup" and codes is not None:
         return lookup.work(layer, fmt, chip, bits, np.asarray(codes, np.int64).tobytes())
+    if name == "decode":
+        return decode.work(layer, fmt, chip, bits, codes)
     return DATAFLOWS[name].work(layer, fmt, chip, bits)
 
 

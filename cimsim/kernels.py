@@ -62,17 +62,17 @@ UNIFORM = 4096  # lookups after which the stated distribution repeats
 
 
 @lru_cache(maxsize=1 << 12)
-def count_load(job: LoadJob, entries: bytes = b"") -> LoadCounts:
+def count_load(job: LoadJob) -> LoadCounts:
     """What `job` does, in ticks of the digital clock. Raises ValueError unless all are >= 1 (latency, banks: 0).
 
-    `entries` are the indices that lookups ask for, in order, as int64 bytes; they repeat if they are fewer. They
-    matter to banks only. Without any, indices are uniform and independent, the same ones in every run.
+    Uniform indices are the same ones in every run.
     """
-    _check(job, at_least_one=tuple(name for name in job._fields if name not in ("latency", "banks")))
+    counts = job._replace(entries=b"")
+    _check(counts, at_least_one=tuple(name for name in job._fields if name not in ("latency", "banks", "entries")))
     if job.banks > MOST_BANKS:
         raise ValueError(f"LoadJob: banks = {job.banks}: must be <= {MOST_BANKS}")
-    stream = np.frombuffer(entries, np.int64) if entries else _uniform_entries()
-    return LoadCounts(*_run_load_compiled(LoadJob(*map(int, job)), stream))
+    stream = np.frombuffer(job.entries, np.int64) if job.entries else _uniform_entries()
+    return LoadCounts(*_run_load_compiled(LoadJob(*map(int, job[:-1]), 0), stream))  # pyright: ignore[reportArgumentType]
 
 
 @lru_cache(maxsize=1)
@@ -81,7 +81,8 @@ def _uniform_entries() -> NDArray[np.int64]:
 
 
 def _check(job: ArrayJob | LoadJob, at_least_one: tuple[str, ...]) -> None:
-    wrong = [f"{name} = {n}" for name, n in job._asdict().items() if n < (name in at_least_one)]
+    numbers = {name: n for name, n in job._asdict().items() if name != "entries"}
+    wrong = [f"{name} = {n}" for name, n in numbers.items() if n < (name in at_least_one)]
     if wrong:
         raise ValueError(f"{type(job).__name__}: {', '.join(wrong)}: must be >= 1 (durations >= 0)")
 

@@ -55,7 +55,8 @@ class LoadJob(NamedTuple):
     words of `index_width` bits, one word a tick. A code is `lookups` entries (one per book) that are read
     one after the other. The decoder accepts `ports` lookups a tick and answers `latency` ticks later; with
     `banks` (0: none) entry e lies in bank e mod `banks`, which answers one lookup a tick. `latency = 0` and
-    `ports = codes_per_block` for uncoded weights.
+    `ports = codes_per_block` for uncoded weights. `entries` are the indices that lookups ask for, in order, as int64
+    bytes; they repeat if they are fewer, and matter to banks only. Without any they are uniform and independent.
     Each row is written in `write_ticks`; `buffers` assembly buffers (1 or 2) overlap the two.
     """
 
@@ -70,6 +71,7 @@ class LoadJob(NamedTuple):
     buffers: int
     lookups: int = 1
     banks: int = 0
+    entries: bytes = b""
 
 
 class LoadCounts(NamedTuple):

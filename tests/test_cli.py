@@ -110,7 +110,7 @@ def test_a_trace_opens_in_perfetto(capsys, tmp_path):
     path = tmp_path / "trace.json"
     assert run(capsys, "simulate", "digitsnet", "--trace", path).code == 0
     events = json.loads(path.read_text())["traceEvents"]
-    assert {"X", "M"} == {event["ph"] for event in events}
+    assert {"B", "E", "C", "M"} == {event["ph"] for event in events}
 
 
 def test_the_bill_of_materials_adds_up(capsys):

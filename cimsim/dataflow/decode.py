@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cimsim import rates
 from cimsim.dataflow.products import product_work
 from cimsim.dataflow.work import Actions, LayerWork, LoadJobs, code_store, written_cells
-from cimsim.mapping import Placement
+from cimsim.mapping import Piece, Placement
 from cimsim.records import LoadJob
 from cimsim.spec import Chip
-from workloads.format import WeightFormat
+from workloads.format import WeightFormat, weight_shape
 from workloads.layer import Layer
 
 
@@ -23,8 +28,6 @@ def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
         return f"{fmt.name} keeps a pool in arrays of its own: there is nothing to decode"
     if not rates.holds_weights(chip):
         return f"{chip.name} has no arrays that hold weights"
-    if fmt.axis != "in":
-        return f"{fmt.name} cuts vectors along {fmt.axis!r}: the assembly buffer gathers them along inputs only"
     if fmt.kind == "lattice":
         return _lattice_refusal(fmt, chip)
     rom = chip.part("codebook_rom")
@@ -43,28 +46,31 @@ def _lattice_refusal(fmt: WeightFormat, chip: Chip) -> str:
     return "" if fmt.lattice in known else f"the lattice decoder knows {', '.join(known)}, not {fmt.lattice}"
 
 
-def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> LayerWork:
-    """Placement, timing and actions of one image and of one load. Raises Unmappable if the arrays cannot hold it."""
+def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int, codes: NDArray | None = None) -> LayerWork:
+    """Placement, timing and actions of one image and of one load. Raises Unmappable if the arrays cannot hold it.
+
+    `codes` are the layer's real indices (`WeightFormat.code_shape`, and books), whose conflicts in a banked ROM are
+    then counted; without them, of grouped layers, and of vectors cut through the whole tensor they are uniform.
+    """
     found = product_work("decode", layer, fmt, chip, activation_bits)
-    return found._replace(
-        load_jobs=load_jobs(fmt, found.placement, chip), load_actions=load_actions(layer, fmt, found.placement, chip)
-    )
+    jobs = load_jobs(fmt, found.placement, chip)
+    if codes is not None and jobs[0][0].banks and layer.groups == 1 and fmt.axis != "flat":
+        jobs = tuple(_real_jobs(jobs, layer, fmt, chip, codes))
+    return found._replace(load_jobs=jobs, load_actions=load_actions(layer, fmt, found.placement, chip))
 
 
 def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> LoadJobs:
-    """A block is d rows: one code per output gives d weights down a column, times its scale code if it has one."""
+    """Blocks of rows that are written together, and the codes that make one, times a scale code if there is one."""
     part = chip.part("lattice_decoder" if fmt.kind == "lattice" else "codebook_rom")
     assert part is not None, "refusal() was asked first"
     return tuple(
         (
             LoadJob(
-                blocks=ceil(piece.rows / fmt.vector_length),
-                codes_per_block=piece.outputs,
+                **_blocks(fmt, piece)._asdict(),
                 code_bits=fmt.vector_bits + fmt.scale_bits,
                 index_width=rates.load_width_bits(chip),
                 ports=part.component.ports,
                 latency=part.component.latency_cycles + (fmt.scale_bits > 0),
-                block_rows=min(fmt.vector_length, piece.rows),
                 write_ticks=rates.write_ticks(chip),
                 buffers=2,
                 lookups=fmt.codes_per_vector,
@@ -76,10 +82,50 @@ def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> LoadJobs:
     )
 
 
+class _Blocks(NamedTuple):
+    """Blocks of one array, the codes of each, and its rows."""
+
+    blocks: int
+    codes_per_block: int
+    block_rows: int
+
+
+def _blocks(fmt: WeightFormat, piece: Piece) -> _Blocks:
+    """Along inputs a block is d rows: one code per output gives d weights down a column. Along outputs it is one row,
+    of which a code gives d. Kernels lie in rows that follow each other (operands are fetched in that order, at no
+    cost); vectors through the whole tensor too, but begin anywhere, so that one more may touch an array's rows."""
+    d = fmt.vector_length
+    if fmt.axis == "out":
+        return _Blocks(piece.rows, ceil(piece.outputs / d), 1)
+    rows = piece.rows + (d - 1 if fmt.axis == "flat" else 0)
+    return _Blocks(ceil(rows / d), piece.outputs, min(d, piece.rows))
+
+
+def _real_jobs(
+    jobs: LoadJobs, layer: Layer, fmt: WeightFormat, chip: Chip, codes: NDArray
+) -> Iterator[tuple[LoadJob, int]]:
+    """Each array's job with its own indices: block after block, in a block code after code, all books of a code."""
+    cells, d = rates.cells(chip), fmt.vector_length
+    outputs = cells.columns // cells.columns_per_output(fmt.array_bits)
+    shapes = {(job.blocks, job.codes_per_block): job for job, _ in jobs}
+    along_outputs = fmt.axis == "out"
+    stored = np.asarray(codes, np.int64).reshape(*fmt.code_shape(weight_shape(layer)), fmt.codes_per_vector)
+    for first_row in range(0, layer.num_inputs, cells.rows):
+        for first in range(0, layer.num_outputs, outputs):
+            stop_row, stop = min(first_row + cells.rows, layer.num_inputs), min(first + outputs, layer.num_outputs)
+            if along_outputs:
+                own = stored[first_row:stop_row, first // d : ceil(stop / d)]
+            else:
+                own = stored[first:stop, first_row // d : ceil(stop_row / d)].swapaxes(0, 1)
+            job = shapes.get(own.shape[:2]) or jobs[0][0]._replace(blocks=own.shape[0], codes_per_block=own.shape[1])
+            yield job._replace(entries=np.ascontiguousarray(own).tobytes()), 1
+
+
 def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip) -> Actions:
     """Actions of one load, beside the outer memory's. Each code is looked up once per array that needs it."""
     bits = fmt.bits(layer).total
-    codes = sum(ceil(piece.rows / fmt.vector_length) * piece.outputs * piece.count for piece in placement.pieces)
+    shapes = [(_blocks(fmt, piece), piece.count) for piece in placement.pieces]
+    codes = sum(shape.blocks * shape.codes_per_block * count for shape, count in shapes)
     values = codes * fmt.vector_length
     count: Actions = Counter({
         (*code_store(chip), "write_bit"): bits,
