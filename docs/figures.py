@@ -35,6 +35,7 @@ MARK = re.compile(r"^<!-- (output: .+|made|results(?:: .+)?|verdict|schemes|sche
 EXAMPLE_IMAGES = (
     "own_module.png",
     "break_even.png",
+    "universal_book.png",
     "error_against_bits.png",
 )  # what the example programs draw, in runs/
 
