@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache, partial
 from math import ceil
 
 from cimsim import rates
@@ -151,9 +152,10 @@ def weight_loads(work: LayerWork, chip: Chip) -> tuple[tuple[Load, ...], ...]:
     per_tile = chip.arrays_per_unit * chip.units_per_tile
     ticks = sum(count_load(job).ticks * count for job, count in work.load_jobs)
     num_arrays, in_round = work.placement.num_arrays, per_tile * chip.num_tiles
+    load = cache(partial(_tile_load, chip))  # most are alike
     return tuple(
         tuple(
-            _tile_load(chip, (first - start) // per_tile, *(
+            load((first - start) // per_tile, *(
                 total * min(first + per_tile, num_arrays) // num_arrays - total * first // num_arrays
                 for total in (work.load_bits, ticks)
             ))

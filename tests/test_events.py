@@ -9,12 +9,11 @@ from random import Random
 
 import numpy as np
 import pytest
-import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cimsim.events import MEMORY, Edge, Load, Slice, Stream, Task, TaskTimes, run
-from cimsim.events.arbiter import Arbiter, Referee
+from cimsim.events.arbiter import Arbiter, Clock
 from cimsim.events.machine import Machine
 from tests import naive, naive_machine
 
@@ -219,8 +218,8 @@ def test_pipelined_tasks_hold_their_weights():
 
 def waits(arrival_chance: float, service: int, jobs: int, seed: int) -> np.ndarray:
     """Waiting times of Bernoulli arrivals (at most one a slot) at one arbiter that serves in fixed time."""
-    random, env = Random(seed), simpy.Environment()
-    server, found = Arbiter(env, Referee(env)), np.zeros(jobs)
+    random, env = Random(seed), Clock()
+    server, found = Arbiter(env), np.zeros(jobs)
 
     def job(number: int):
         asked = env.now
@@ -235,7 +234,7 @@ def waits(arrival_chance: float, service: int, jobs: int, seed: int) -> np.ndarr
             env.process(job(number))
 
     env.process(source())
-    env.run()
+    env.run_all()
     return found
 
 
@@ -250,8 +249,8 @@ def test_an_arbiter_waits_as_geo_d_1(arrival_chance, service):
 
 
 def test_equal_requests_are_served_by_lowest_id():
-    env = simpy.Environment()
-    link, order = Arbiter(env, Referee(env)), []
+    env = Clock()
+    link, order = Arbiter(env), []
 
     def job(number: int):
         yield env.timeout(3)
@@ -262,6 +261,6 @@ def test_equal_requests_are_served_by_lowest_id():
 
     for number in (4, 2, 9, 1):
         env.process(job(number))
-    env.run()
+    env.run_all()
     assert order == [(1, 3), (2, 5), (4, 7), (9, 9)]
     assert link.busy_ps == 8

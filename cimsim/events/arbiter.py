@@ -13,88 +13,112 @@ from simpy.events import Event
 
 from cimsim.events.tasks import JobId, Slice
 
-AFTER_COMPLETIONS = 2  # SimPy orders one instant by priority: 0 urgent, 1 normal, then this
 
+class Clock(simpy.Environment):
+    """SimPy's environment, instant by instant: first all that can move, then grants, which may let others move.
 
-def now(env: simpy.Environment) -> int:
-    """The time in ps; SimPy types it as a float."""
-    return int(env.now)
+    Processes that somebody wakes go on within the instant without an event of their own in the queue. `ps` is the time.
+    """
 
+    def __init__(self) -> None:
+        super().__init__(initial_time=0)
+        self.ps = 0
+        self.woken: list[Event] = []
+        self.ready: list[Arbiter] = []  # free and wanted
 
-class Referee:
-    """Calls the arbiters that have something to grant, once all else at this instant is done."""
-
-    def __init__(self, env: simpy.Environment):
-        self.env = env
-        self.ready: list[Arbiter] = []
-
-    def add(self, arbiter: Arbiter) -> None:
-        if not self.ready:
-            decide = Event(self.env)
-            decide._ok, decide._value = True, None
-            decide.callbacks = [self._decide]
-            self.env.schedule(decide, priority=AFTER_COMPLETIONS)  # type: ignore[arg-type]
-        self.ready.append(arbiter)
-
-    def _decide(self, _: Event) -> None:
-        ready, self.ready = self.ready, []
-        for arbiter in ready:
-            arbiter.grant()
+    def run_all(self) -> None:
+        """Until nobody can move any more. As `simpy.Environment.run`, but for what is told above."""
+        queue, woken = self._queue, self.woken
+        while True:
+            if woken:
+                event = woken.pop()
+            elif queue and queue[0][0] <= self.ps:
+                event = heappop(queue)[3]
+            elif self.ready:
+                ready, self.ready = self.ready, []
+                for arbiter in ready:
+                    arbiter.grant()
+                continue
+            elif queue:
+                self._now, self.ps = queue[0][0], int(queue[0][0])
+                continue
+            else:
+                return
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks or ():
+                callback(event)
+            if not event._ok:  # a process has failed
+                raise event._value
 
 
 class Arbiter:
     """One link or channel. `busy_ps` is how long jobs held it."""
 
-    def __init__(self, env: simpy.Environment, referee: Referee, name: str = "", log: list[Slice] | None = None):
-        self.env, self.referee, self.name, self.log = env, referee, name, log
-        self.waiting: list[tuple[int, JobId, Event]] = []
+    def __init__(self, clock: Clock, name: str = "", log: list[Slice] | None = None):
+        self.clock, self.name, self.log = clock, name, log
+        self.waiting: list[tuple[int, JobId, int, Event]] = []
         self.is_busy = self.is_called = False
         self.busy_ps = self.granted_ps = 0
         self.holder: JobId = ()
 
     def request(self, job: JobId) -> Event:
-        """An event that fires when `job`, an id that no other waiting job has, holds the thing."""
-        event = Event(self.env)
-        heappush(self.waiting, (now(self.env), job, event))
-        self._call()
+        """An event that fires when `job`, an id that no other waiting job has, holds the thing: until `release`."""
+        return self._wait(job, -1, Event(self.clock))
+
+    def serve(self, job: JobId, duration_ps: int) -> Event:
+        """An event that fires when `job` has held the thing for a time. Its value is when it got it."""
+        event = Event(self.clock)
+        event.callbacks = [self._served]
+        return self._wait(job, duration_ps, event)
+
+    def _wait(self, job: JobId, duration_ps: int, event: Event) -> Event:
+        heappush(self.waiting, (self.clock.ps, job, duration_ps, event))
+        if not self.is_busy and not self.is_called:
+            self.is_called = True
+            self.clock.ready.append(self)
         return event
 
+    def _served(self, _: Event) -> None:
+        self.release()
+
     def release(self) -> None:
+        now_ps = self.clock.ps
         self.is_busy = False
-        self.busy_ps += now(self.env) - self.granted_ps
-        if self.log is not None and now(self.env) > self.granted_ps:
-            self.log.append(Slice(("link", self.name), "hold", self.holder, self.granted_ps, now(self.env)))
-        self._call()
+        self.busy_ps += now_ps - self.granted_ps
+        if self.log is not None and now_ps > self.granted_ps:
+            self.log.append(Slice(("link", self.name), "hold", self.holder, self.granted_ps, now_ps))
+        if self.waiting:
+            self.is_called = True
+            self.clock.ready.append(self)
 
     def grant(self) -> None:
         self.is_called, self.is_busy = False, True
-        self.granted_ps = now(self.env)
-        _, self.holder, event = heappop(self.waiting)
-        event.succeed()
-
-    def _call(self) -> None:
-        if self.waiting and not self.is_busy and not self.is_called:
-            self.is_called = True
-            self.referee.add(self)
+        self.granted_ps = self.clock.ps
+        _, self.holder, duration_ps, event = heappop(self.waiting)
+        event._ok, event._value = True, self.granted_ps
+        if duration_ps < 0:
+            self.clock.woken.append(event)
+        else:
+            self.clock.schedule(event, delay=duration_ps)
 
 
 class Milestone:
-    """A count that only grows; one process at a time waits until it reaches a value."""
+    """A count that only grows; processes wait until it reaches a value."""
 
-    def __init__(self, env: simpy.Environment):
-        self.env, self.count = env, 0
-        self.waiting: list[tuple[int, Event]] = []
+    def __init__(self, clock: Clock):
+        self.clock, self.count, self.asked = clock, 0, 0
+        self.waiting: list[tuple[int, int, Event]] = []
 
     def add(self, amount: int = 1) -> None:
         self.count += amount
-        if self.waiting:
-            due = [event for count, event in self.waiting if count <= self.count]
-            self.waiting = [(count, event) for count, event in self.waiting if count > self.count]
-            for event in due:
-                event.succeed()
+        while self.waiting and self.waiting[0][0] <= self.count:
+            event = heappop(self.waiting)[2]
+            event._ok, event._value = True, None
+            self.clock.woken.append(event)
 
     def reach(self, count: int) -> Event:
         """The event of reaching `count`; ask only while it is not reached."""
-        event = Event(self.env)
-        self.waiting.append((count, event))
+        event = Event(self.clock)
+        self.asked += 1
+        heappush(self.waiting, (count, self.asked, event))
         return event

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import simpy
-
-from cimsim.events.arbiter import Milestone
+from cimsim.events.arbiter import Clock, Milestone
 from cimsim.events.tasks import Task, share
 
 
@@ -22,10 +20,12 @@ class Result(NamedTuple):
 class Feed:
     """Counts of one task's stream. `asked`: for each chunk, when the memory was asked for it and when it granted."""
 
-    def __init__(self, env: simpy.Environment, task: Task, buffer_chunks: int):
+    def __init__(self, clock: Clock, task: Task, buffer_chunks: int):
         assert task.stream is not None, "made for tasks with a stream only"
         self.task, self.stream = task, task.stream
-        self.opened, self.room, self.fetched, self.ready, self.begun, self.written = (Milestone(env) for _ in range(6))
+        self.opened, self.room, self.fetched, self.ready, self.begun, self.written = (
+            Milestone(clock) for _ in range(6)
+        )
         self.room.add(buffer_chunks)
         self.asked: list[tuple[int, int]] = []
         self.num_chunks = self.stream.blocks * self.stream.chunks
