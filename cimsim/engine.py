@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from math import inf
 
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from cimsim.cost import CostReport, Prices
 from cimsim.dataflow import LayerWork
 from cimsim.dataflow.work import duplicated
 from cimsim.deployment import Deployment, deploy, is_resident
-from cimsim.events import Timeline, run
+from cimsim.events import Task, Timeline, run
 from cimsim.mapping import Layout, Unmappable
 from cimsim.schedule import alone_tasks, buffer_chunks, build_tasks, fixed_ps
 from cimsim.spec import Chip
@@ -149,13 +150,17 @@ def cost_alone(
     node: Node, work: LayerWork, deployment: Deployment, prices: Prices, images: float
 ) -> tuple[float, float]:
     """Energy (pJ, leakage included) and latency (ns) of one layer with the chip to itself, with half of all data on."""
-    timeline = run(
-        alone_tasks(deployment, node, work), pipelined=deployment.pipelined,
-        buffer_chunks=buffer_chunks(deployment.chip), trace=False,
-    )  # fmt: skip
+    tasks = tuple(task._replace(name="") for task in alone_tasks(deployment, node, work))
+    latency_ps = _alone_ps(tasks, deployment.pipelined, buffer_chunks(deployment.chip))
     shares = deployment.network.batch / images
     energy = accounts.node_energy(traffic.own_actions(node, work, deployment), work, prices, shares)
-    return cost.total_pj(energy) + cost.leakage_pj(deployment.chip, timeline.latency_ps), timeline.latency_ps / 1000
+    return cost.total_pj(energy) + cost.leakage_pj(deployment.chip, latency_ps), latency_ps / 1000
+
+
+@lru_cache(maxsize=1 << 14)
+def _alone_ps(tasks: tuple[Task, ...], pipelined: bool, chunks: int) -> int:
+    """Time of tasks without names: layers of one shape, in one network or several, wait alike."""
+    return run(list(tasks), pipelined=pipelined, buffer_chunks=chunks, trace=False).latency_ps
 
 
 def fixed_cost(deployment: Deployment, prices: Prices) -> tuple[float, float]:

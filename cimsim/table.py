@@ -100,10 +100,28 @@ def build_table(
     """Simulate each layer alone in each format. Raises InputError if some layer has no format left.
 
     `held` gives some layers one format, the others all of `formats`. The weight state is that of the plan
-    with the dearest format in every layer: a chip which holds that plan holds every other.
+    with the dearest format in every layer: a chip which holds that plan holds every other. Within a process the same
+    question gets the same table, whose arrays cannot be written.
     """
-    names = tuple(dict.fromkeys((*formats, *(held or {}).values())))
-    choices = {layer.name: formats for layer in network.layers} | {name: (fmt,) for name, fmt in (held or {}).items()}
+    question = (network.model_dump_json(), chip.content_hash(), formats, tuple(sorted((held or {}).items())),
+                activation_bits, images_per_weight_load)  # fmt: skip
+    if question not in _ANSWERS:
+        if len(_ANSWERS) >= MOST_ANSWERS:
+            _ANSWERS.pop(next(iter(_ANSWERS)))
+        _ANSWERS[question] = _build(network, chip, formats, held or {}, activation_bits, images_per_weight_load)
+    return _ANSWERS[question]
+
+
+MOST_ANSWERS = 64  # tables kept, the oldest go first
+_ANSWERS: dict[tuple, CostTable] = {}
+
+
+def _build(
+    network: Network, chip: Chip, formats: tuple[str, ...], held: Mapping[str, str], activation_bits: int,
+    images_per_weight_load: float | None,
+) -> CostTable:  # fmt: skip
+    names = tuple(dict.fromkeys((*formats, *held.values())))
+    choices = {layer.name: formats for layer in network.layers} | {name: (fmt,) for name, fmt in held.items()}
     works, masked = _works(network, chip, names, choices, activation_bits)
     _check_coverage(network, chip, works, masked)
     resident = _holds_dearest(works, chip)
@@ -118,6 +136,8 @@ def build_table(
         energy[at], latency[at] = cost_alone(network.node(name), work, deployment, prices, images)
         area[at] = min(work.placement.num_units, units) * unit_um2
     fixed_pj, fixed_ns = fixed_cost(deployment, prices)
+    for array in (energy, latency, area):
+        array.flags.writeable = False
     return CostTable(
         chip.name, layers, names, energy, latency, area, fixed_pj, fixed_ns, resident, _merge(masked, layers)
     )

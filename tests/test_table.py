@@ -124,3 +124,13 @@ def test_to_json_and_back(tables):
         for mine, other in zip(table, again, strict=True):
             assert type(mine) is type(other) and np.array_equal(np.asarray(mine), np.asarray(other))
         assert table.minimum_pj() < inf
+
+
+def test_the_same_question_has_the_same_table_and_another_chip_another():
+    network, formats = load_network("lenet5"), ("linear-4", "linear-2")
+    first = build_table(network, load_chip("sram-rom"), formats)
+    assert build_table(network, load_chip("sram-rom"), formats) is first
+    other = build_table(network, load_chip("sram-rom", {"adc.bits": 5}), formats)
+    assert (other.energy_pj < first.energy_pj).all()
+    with pytest.raises(ValueError, match="read-only"):
+        first.energy_pj[0, 0] = 0
