@@ -1,17 +1,21 @@
-"""Speed of numbers through the array: a large layer, and LeNet-5, against a plain float32 GEMM in the same run.
+"""Speed of numbers through the array, beside a plain float32 GEMM in the same run: ideal cells, real ones, LeNet-5.
 
-Run with one thread: OMP_NUM_THREADS=1 python benchmarks/functional.py
+Run as OMP_NUM_THREADS=1 python -m benchmarks.functional. Rates are of wall time: the machine must be idle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import process_time
+from time import perf_counter
 
 import numpy as np
 
+from cimsim.adc_range import FULL_RANGE, adc_step
+from cimsim.analog import Origin, ProgrammedArrays, Widths
 from cimsim.functional import ArrayNumbers, array_mvm
+from cimsim.nonideal import Nonidealities
 
+SIZE = 1024
 # One dot product per row: positions per image, inputs, outputs (LeCun et al., 1998, with 28 x 28 input padded).
 LENET = {
     "conv1": (784, 25, 6),
@@ -21,18 +25,21 @@ LENET = {
     "fc3": (1, 84, 10),
 }
 LENET_ARRAY = ArrayNumbers(rows=64, rows_on=64, cell_bits=1, dac_bits=1, adc_bits=6, encoding="twos_complement")
-LARGE_ARRAY = ArrayNumbers(rows=256, rows_on=256, cell_bits=1, dac_bits=1, adc_bits=6, encoding="twos_complement")
+SERIAL_ARRAY = ArrayNumbers(rows=256, rows_on=256, cell_bits=1, dac_bits=1, adc_bits=6, encoding="twos_complement")
+MULTILEVEL_ARRAY = ArrayNumbers(rows=256, rows_on=256, cell_bits=2, dac_bits=8, adc_bits=8, encoding="offset")
+NOISY = Nonidealities(programming_fraction=0.05, read_noise_fraction=0.01)
 
 
-def seconds_of(work: Callable[[], object], repeats: int = 3) -> float:
-    """Processor time of the fastest of `repeats` runs, compilation excluded."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = process_time()
-        work()
-        times.append(process_time() - start)
-    return min(times)
+def seconds_of(works: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
+    """Wall time of the fastest run of each work; works take turns, and the first round, with compilation, is not
+    counted."""
+    best = dict.fromkeys(works, float("inf"))
+    for turn in range(repeats + 1):
+        for name, work in works.items():
+            start = perf_counter()
+            work()
+            best[name] = min(best[name], perf_counter() - start) if turn else best[name]
+    return best
 
 
 def operands(num_vectors: int, shape: tuple[int, int], bits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,13 +49,36 @@ def operands(num_vectors: int, shape: tuple[int, int], bits: int) -> tuple[np.nd
     return x, rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), shape, np.int8)
 
 
-def large_layer() -> None:
-    """1024 x 1024, 7-bit inputs over 7 one-bit weight planes, an ADC that clips for every 256 rows."""
-    x, w = operands(4096, (1024, 1024), 7)
-    seconds = seconds_of(lambda: array_mvm(x, w, LARGE_ARRAY, 7, 7))
+def bit_serial() -> None:
+    """1024 x 1024, 7-bit inputs over 7 one-bit weight planes, ADCs that clip for every 256 rows."""
+    x, w = operands(8192, (SIZE, SIZE), 7)
     x_float, w_float = x.astype(np.float32), w.astype(np.float32)
-    gemm = seconds_of(lambda: x_float @ w_float)
-    print(f"1024x1024, 7x7 bit planes: {len(x) / seconds:,.0f} MVM/s ({seconds / gemm:.1f} x a float32 GEMM)")
+    works = {
+        f"ADC {bits} bits, {threads} thread{'s' * (threads > 1)}": lambda bits=bits, threads=threads: array_mvm(
+            x, w, SERIAL_ARRAY._replace(adc_bits=bits), 7, 7, threads=threads
+        )
+        for bits, threads in ((6, 1), (6, 2), (4, 1))
+    }
+    seconds = seconds_of(works | {"GEMM": lambda: x_float @ w_float})
+    print(f"1024x1024, 7x7 bit planes, 256 rows an ADC; a float32 GEMM: {len(x) / seconds['GEMM']:,.0f} MVM/s")
+    for name in works:
+        print(
+            f"  {name}: {len(x) / seconds[name]:,.0f} MVM/s ({seconds[name] / seconds['GEMM']:.1f} x the GEMM's time)"
+        )
+
+
+def with_noise() -> None:
+    """1024 x 1024, four slices of 2-bit cells written with error, whole 8-bit inputs, every conversion with noise."""
+    x, w = operands(4096, (SIZE, SIZE), 8)
+    step = adc_step(FULL_RANGE, x[:64], w, MULTILEVEL_ARRAY, (8, 8, False))
+    arrays = ProgrammedArrays(w, MULTILEVEL_ARRAY, Widths(8, 8, False, step), NOISY, Origin(0))
+    x_float, w_float = x.astype(np.float32), w.astype(np.float32)
+    slices = range(8 // MULTILEVEL_ARRAY.cell_bits)
+    works = {"array": lambda: arrays.read(x), "GEMM": lambda: [x_float @ w_float for _ in slices]}
+    seconds = seconds_of(works)
+    share = seconds["GEMM"] / seconds["array"]
+    print(f"1024x1024, 4 slices of noisy 2-bit cells: {len(x) / seconds['array']:,.0f} MVM/s,", end=" ")
+    print(f"{share:.0%} of the rate of four float32 GEMMs")
 
 
 def lenet(num_images: int) -> None:
@@ -56,14 +86,18 @@ def lenet(num_images: int) -> None:
     total = total_gemm = 0.0
     for name, (positions, num_inputs, num_outputs) in LENET.items():
         x, w = operands(positions * num_images, (num_inputs, num_outputs), 8)
-        seconds = seconds_of(lambda x=x, w=w: array_mvm(x, w, LENET_ARRAY, 8, 8), 1)
         x_float, w_float = x.astype(np.float32), w.astype(np.float32)
-        gemm = seconds_of(lambda x=x_float, w=w_float: x @ w, 1)
-        print(f"  {name}: {seconds:.2f} s, float32 GEMM {gemm:.3f} s")
-        total, total_gemm = total + seconds, total_gemm + gemm
+        works = {
+            "array": lambda x=x, w=w: array_mvm(x, w, LENET_ARRAY, 8, 8),
+            "GEMM": lambda x=x_float, w=w_float: x @ w,
+        }
+        seconds = seconds_of(works, 1)
+        print(f"  {name}: {seconds['array']:.2f} s, float32 GEMM {seconds['GEMM']:.3f} s")
+        total, total_gemm = total + seconds["array"], total_gemm + seconds["GEMM"]
     print(f"LeNet-5, {num_images:,} images: {total:.2f} s ({total / total_gemm:.1f} x a float32 GEMM)")
 
 
 if __name__ == "__main__":
-    large_layer()
+    bit_serial()
+    with_noise()
     lenet(10_000)

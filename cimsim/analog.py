@@ -19,7 +19,7 @@ from cimsim.functional import check_operands
 from cimsim.nonideal import Nonidealities
 from cimsim.packed import corrections
 
-BATCH = 256  # vectors per pass: their sums stay in cache
+BATCH = 512  # vectors per pass: their sums stay in cache
 CELLS, NOISE = 0, 1  # what is drawn
 
 

@@ -295,28 +295,32 @@ def _shift_add(codes, first, weights, out):
         column += run
 
 
-def _pack(words, picks, out):
+def _pack(words, rows, shifts, out):
     """out [G, N, B, W] gets bits of one byte of all inputs: words uint64 [N, G, W * width / 8], 8 rows each.
 
-    picks [B]: the byte's bit that each bit row takes, or -1. Words of 16 rows fill both halves of their 32 bits.
-    Eight bytes become eight bits each by three exchanges (H. S. Warren, Hacker's Delight, 7-3).
+    rows: bit rows that take a bit of this byte; shifts: eight times which. Words of 16 rows fill both halves of their
+    32 bits. Eight bytes become eight bits each by three exchanges (H. S. Warren, Hacker's Delight, 7-3).
     """
-    num_groups, num_vectors, num_rows, num_words = out.shape
+    num_groups, num_vectors, _, num_words = out.shape
     per_word = words.shape[2] // num_words
-    masks = np.array([0x00AA00AA00AA00AA, 0x0000CCCC0000CCCC, 0x00000000F0F0F0F0], np.uint64)
+    copies = np.uint32(0x10001 if per_word == 2 else 1)
+    parts = np.empty(4, np.uint64)
     for n in range(num_vectors):
         for group in range(num_groups):
             for word in range(num_words):
                 for part in range(per_word):
                     x = words[n, group, word * per_word + part]
-                    for i in range(3):
-                        distance = np.uint64(7 << i)
-                        swapped = (x ^ (x >> distance)) & masks[i]
-                        x ^= swapped ^ (swapped << distance)
-                    for row in range(num_rows):
-                        if picks[row] >= 0:
-                            found = np.uint32((x >> np.uint64(8 * picks[row])) & np.uint64(255)) << np.uint32(8 * part)
-                            out[group, n, row, word] |= found | (found << np.uint32(16 if per_word == 2 else 0))
+                    swapped = (x ^ (x >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
+                    x ^= swapped ^ (swapped << np.uint64(7))
+                    swapped = (x ^ (x >> np.uint64(14))) & np.uint64(0x0000CCCC0000CCCC)
+                    x ^= swapped ^ (swapped << np.uint64(14))
+                    swapped = (x ^ (x >> np.uint64(28))) & np.uint64(0x00000000F0F0F0F0)
+                    parts[part] = x ^ swapped ^ (swapped << np.uint64(28))
+                for i in range(rows.size):
+                    found = (parts[0] >> shifts[i]) & np.uint64(255)
+                    for part in range(1, per_word):
+                        found |= ((parts[part] >> shifts[i]) & np.uint64(255)) << np.uint64(8 * part)
+                    out[group, n, rows[i], word] = np.uint32(found) * copies
 
 
 shift_add = njit(cache=True)(_shift_add)

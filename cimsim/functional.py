@@ -37,7 +37,7 @@ __all__ = [
     "max_column_sum",
     "slice_weights",
 ]
-BATCH = 512  # vectors per pass: their bits and codes stay in cache
+BATCH, MORE = 512, 1 << 24  # vectors per pass, or as many as make so many products: bits and codes stay in cache
 
 
 def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only rename the arguments
@@ -68,12 +68,13 @@ def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only re
     steps = input_steps(numbers, input_bits, input_signed)
     arrays = PackedArrays(store(w, numbers, weight_bits), numbers, steps, adc_step)
     out = np.empty((x.shape[0], w.shape[1]), np.int64)
+    batch = max(BATCH, min(8 * BATCH, MORE // w.size))
 
     def run(first: int) -> None:
-        out[first : first + BATCH] = arrays.run(x[first : first + BATCH])
+        out[first : first + batch] = arrays.run(x[first : first + batch])
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, range(0, x.shape[0], BATCH)))
+        list(pool.map(run, range(0, x.shape[0], batch)))
     return out
 
 

@@ -16,9 +16,9 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 GAMMA, FIRST, SECOND = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-ONES, FRACTION_BITS = 56, 8
-MEAN = np.float32(ONES / 2 + (256 - 1) / 512)
-PER_DEVIATION = np.float32(1 / sqrt(ONES / 4 + (1 - 2.0**-16) / 12))
+ONES = 56
+MEAN = np.float32(256 * ONES / 2 + (256 - 1) / 2)  # in 256ths
+DEVIATION = np.float32(256 * sqrt(ONES / 4 + (1 - 2.0**-16) / 12))
 
 
 def _mixed(word):
@@ -37,37 +37,41 @@ def _ones(typing_context, word):
     return types.uint64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
-def _gaussian(word):
-    """64 random bits as a number of mean zero and variance one."""
-    whole = np.float32(np.int32(_ones(word >> np.uint64(8))))  # pyright: ignore[reportCallIssue]
-    part = np.float32(np.int32(word & np.uint64(255))) * np.float32(1 / 256)
-    return (whole + part - MEAN) * PER_DEVIATION
+def _bell(word):
+    """64 random bits as a number of mean MEAN and standard deviation DEVIATION, in 256ths."""
+    ones = _ones(word >> np.uint64(8))  # pyright: ignore[reportCallIssue]
+    return np.float32(np.int32((ones << np.uint64(8)) | (word & np.uint64(255))))
 
 
-gaussian = njit(cache=True, inline="always")(_gaussian)
+bell = njit(cache=True, inline="always")(_bell)
 
 
 def _convert(sums, rows, planes, worths, out):
     """Adds to out [N, O] the codes of sums [N, C], with noise, times their worth [P, O]; half steps are rounded up.
 
     rows: key uint64 [N] and length [N] of each vector's levels; planes: range [P, 2] of codes and noise [P] of a row at
-    level one; worths: also the step.
+    level one; worths: also the step. Without noise the step divides, so that codes are those of integers.
     """
     (keys, lengths), (ranges, noises), (worth, step) = rows, planes, worths
-    num_outputs = out.shape[1]
+    num_outputs, half, per_step = out.shape[1], np.float32(0.5), np.float32(1) / step
     for n in range(out.shape[0]):
         for p in range(worth.shape[0]):
-            low, high, sigma = ranges[p, 0], ranges[p, 1], noises[p] * lengths[n]
-            first = p * num_outputs
-            state = keys[n] + np.uint64(first) * GAMMA
-            for o in range(num_outputs):
-                total = sums[n, first + o]
-                if sigma > 0:
-                    total += sigma * gaussian(mixed(state + np.uint64(o) * GAMMA))
-                code = np.floor(total / step + np.float32(0.5))
-                code = low if code < low else code
-                code = high if code > high else code
-                out[n, o] += worth[p, o] * np.int64(code)
+            low, high, scale = ranges[p, 0], ranges[p, 1], noises[p] * lengths[n] * per_step / DEVIATION
+            line, result, factors = sums[n, p * num_outputs : (p + 1) * num_outputs], out[n], worth[p]
+            state, shift = keys[n] + np.uint64(p * num_outputs) * GAMMA, half - scale * MEAN
+            if scale > 0:
+                for o in range(num_outputs):
+                    code = np.floor(line[o] * per_step + (scale * bell(mixed(state)) + shift))
+                    code = low if code < low else code
+                    code = high if code > high else code
+                    result[o] += factors[o] * np.int64(code)
+                    state += GAMMA
+            else:
+                for o in range(num_outputs):
+                    code = np.floor(line[o] / step + half)
+                    code = low if code < low else code
+                    code = high if code > high else code
+                    result[o] += factors[o] * np.int64(code)
 
 
 convert = njit(cache=True, nogil=True)(_convert)

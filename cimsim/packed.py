@@ -78,7 +78,7 @@ class PackedArrays:
         return int(max(sums))
 
     def _bits(self, digits: np.ndarray, digit_bits: int) -> np.ndarray:
-        """[G, blocks, K, W, LANES] of digits [P, I, O]; with xnor, rows that are not there hold ones and never agree."""
+        """[G, blocks, K, W, LANES] of digits [P, I, O]; with xnor, rows that are missing hold ones and never agree."""
         num_planes, _, num_outputs = digits.shape
         shifts = range(digit_bits - int(digits.min() >= 0), -1, -1)
         height, width = self._num_words * 8 * self.lane.itemsize, num_planes * num_outputs
@@ -97,13 +97,14 @@ class PackedArrays:
     def _words(self, x: np.ndarray) -> np.ndarray:
         """The bit rows of x [N, I]: uint32 [G, N padded to whole tiles, B, W]."""
         starts, num_vectors = self.groups[0], len(x) + -len(x) % bitplanes.TILE
-        out = np.zeros((len(starts), num_vectors, len(self.rows), self._num_words), np.uint32)
+        out = np.empty((len(starts), num_vectors, len(self.rows), self._num_words), np.uint32)
         grouped = np.zeros((num_vectors, len(starts), self._num_words * 8 * self.lane.itemsize), np.uint8)
         for source, byte in sorted({(row.source, row.bit // 8) for row in self.rows}):
             for group, (start, stop) in enumerate(zip(*self.groups, strict=True)):
                 grouped[: len(x), group, : stop - start] = _part(x[:, start:stop], source) >> (8 * byte)
-            chosen = [row.bit % 8 if (row.source, row.bit // 8) == (source, byte) else -1 for row in self.rows]
-            bitplanes.pack(grouped.view("<u8"), np.array(chosen), out)
+            taken = [i for i, row in enumerate(self.rows) if (row.source, row.bit // 8) == (source, byte)]
+            shifts = np.array([8 * (self.rows[i].bit % 8) for i in taken], np.uint64)
+            bitplanes.pack(grouped.view("<u8"), np.array(taken), shifts, out)
         return out
 
 
