@@ -107,7 +107,7 @@ def slices_of(trace: dict[str, Any]) -> dict[tuple[str, str], list[Slice]]:
     stacks, last = defaultdict(list), Counter()
     for e in trace["traceEvents"]:
         if e["ph"] == "M" and e["name"] == "thread_name":
-            found[names["process_name", e["pid"], 0], e["args"]["name"]] = []
+            found[names["process_name", e["pid"], e["pid"]], e["args"]["name"]] = []
         if e["ph"] not in "BE":
             continue
         assert ps(e) >= last[e["tid"]], "a track runs backwards"
@@ -116,7 +116,7 @@ def slices_of(trace: dict[str, Any]) -> dict[tuple[str, str], list[Slice]]:
             stack.append(e)
             continue
         begin = stack.pop()
-        track = names["process_name", e["pid"], 0], names["thread_name", e["pid"], e["tid"]]
+        track = names["process_name", e["pid"], e["pid"]], names["thread_name", e["pid"], e["tid"]]
         assert ps(begin) < ps(e), "a slice takes time"
         found[track].append(Slice(begin["name"], begin["args"].get("cause", ""), ps(begin), ps(e), len(stack)))
     assert not any(stacks.values()), "a slice has no end"

@@ -86,7 +86,7 @@ class Arbiter:
         self.is_busy = False
         self.busy_ps += now_ps - self.granted_ps
         if self.log is not None and now_ps > self.granted_ps:
-            self.log.append(Slice(("link", self.name), "hold", self.holder, self.granted_ps, now_ps))
+            self.log.append(Slice(self.granted_ps, now_ps, ("link", self.name), "hold", self.holder))
         if self.waiting:
             self.is_called = True
             self.clock.ready.append(self)

@@ -110,7 +110,7 @@ class Machine:
         busy_ps = {name: link.busy_ps for name, link in self.links.items()}
         memory_busy_ps = busy_ps.pop(MEMORY)
         given = Given(tuple(self.tasks), self.pipelined, self.buffer_chunks)
-        slices = tuple(sorted(self.slices, key=lambda bar: (bar.start_ps, bar)))
+        slices = tuple(sorted(self.slices))
         return Timeline(max(self.end_ps), times, slices, busy_ps, memory_busy_ps, given)
 
     def compute(self, index: int) -> Process:
@@ -362,4 +362,4 @@ class Machine:
     def bar(self, track: Track, what: str, job: JobId, start_ps: int, end_ps: int | None = None) -> None:
         end_ps = self.clock.ps if end_ps is None else end_ps
         if end_ps > start_ps:
-            self.slices.append(Slice(track, what, job, start_ps, end_ps))
+            self.slices.append(Slice(start_ps, end_ps, track, what, job))

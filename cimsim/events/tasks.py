@@ -109,11 +109,11 @@ class Slice(NamedTuple):
     that holds the memory (task, block).
     """
 
+    start_ps: int
+    end_ps: int
     track: Track
     what: str
     job: JobId
-    start_ps: int
-    end_ps: int
 
 
 class TaskTimes(NamedTuple):

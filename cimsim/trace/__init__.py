@@ -77,7 +77,7 @@ def _named(groups: dict[str, int]) -> str:
     return ",\n".join(
         line
         for name, pid in groups.items()
-        for line in (_meta("process_name", pid, 0, name=name), _meta("process_sort_index", pid, 0, sort_index=pid))
+        for line in (_meta("process_name", pid, pid, name=name), _meta("process_sort_index", pid, pid, sort_index=pid))
     )
 
 

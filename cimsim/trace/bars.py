@@ -185,15 +185,16 @@ def thinned(bars: list[Bar], most: int) -> list[Bar]:
 
 
 def _together(bars: Sequence[Bar]) -> Iterator[Bar]:
-    kinds: dict[str, list[Bar]] = defaultdict(list)
+    """One bar for each name, as long as its bars together."""
+    kinds: dict[str, list[Bar]] = {}
     for bar in bars:
-        kinds[bar.name].append(bar)
+        kinds.setdefault(bar.name, []).append(bar)
     at_ps = bars[0].start_ps
     for name, same in kinds.items():
         end_ps = at_ps + sum(bar.end_ps - bar.start_ps for bar in same)
-        inner = Counter()
-        for bar in same:
-            inner.update(dict(bar.inner))
+        inner: dict[str, int] = {}
+        for cause, ps in (stall for bar in same for stall in bar.inner):
+            inner[cause] = inner.get(cause, 0) + ps
         yield Bar(name, at_ps, end_ps, same[0].cause, tuple(inner.items()), sum(bar.pieces for bar in same))
         at_ps = end_ps
 
