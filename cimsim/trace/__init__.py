@@ -31,6 +31,7 @@ from workloads.layer import Network
 from workloads.plan import Plan
 
 MOST_SLICES = 150_000  # of all tracks together, some 30 MB; tracks with more than their part are thinned
+MOST_OUTLINED = 20_000  # of a timeline alone, of which a study keeps one for each row
 
 
 def machine_of(report: CostReport, network: Network, chip: Chip, plan: Plan, layout: Layout | None = None) -> Machine:
@@ -59,7 +60,8 @@ def _json(timeline: Timeline, machine: Machine | None) -> str:
     counters = [*power_counters(scene, layers), *buffer_counters(scene)] if machine else []
     named = dict.fromkeys([CHIP, *(track.group for track in tracks), *(counter.group for counter in counters)])
     groups = {name: n + 1 for n, name in enumerate(named)}
-    lines = [_named(groups), *_counter_lines(counters, groups), *_track_lines(tracks, groups)]
+    most = (MOST_SLICES if machine else MOST_OUTLINED) // len(tracks)
+    lines = [_named(groups), *_counter_lines(counters, groups), *_track_lines(tracks, groups, most)]
     about = {"displayTimeUnit": "ns", "otherData": _about(machine)}
     return json.dumps(about)[:-1] + ', "traceEvents": [\n' + ",\n".join(lines) + "\n]}\n"
 
@@ -97,9 +99,8 @@ def _counter_lines(counters: Sequence[Counter], groups: dict[str, int]) -> Itera
             yield f'{head}{_us(ps)},"args":{{"{counter.unit}":{value!r}}}}}'
 
 
-def _track_lines(tracks: Sequence[Track], groups: dict[str, int]) -> Iterator[str]:
-    """Thread ids follow the process ids, so that no number is both."""
-    most = MOST_SLICES // len(tracks)
+def _track_lines(tracks: Sequence[Track], groups: dict[str, int], most: int) -> Iterator[str]:
+    """Thread ids follow the process ids, so that no number is both. `most`: slices of a track."""
     for tid, track in enumerate(tracks, start=len(groups) + 1):
         pid = groups[track.group]
         yield _meta("thread_name", pid, tid, name=track.name)
