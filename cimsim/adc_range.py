@@ -20,6 +20,7 @@ from cimsim.encodings import (
     ArrayNumbers,
     StoredWeights,
     code_range,
+    input_shift,
     input_steps,
     levels,
     max_column_sum,
@@ -100,7 +101,9 @@ def column_sums(
     """What columns give before conversion, row group by row group and step by step: int64 [N, planes * O], of inputs
     x [N, I]."""
     digits = stored.digits.astype(np.float32)  # products are below MAX_SUM: float32 has them exactly
-    largest, steps = numbers.largest_digit, input_steps(numbers, *widths[1:])
+    shift = input_shift(numbers, *widths[1:])
+    largest, steps = numbers.largest_digit, input_steps(numbers, widths[1], widths[2] and not shift)
+    x = x.astype(np.int32) + shift
     for start, stop in zip(*row_groups(x.shape[1], numbers), strict=True):
         held = digits[:, start:stop].swapaxes(0, 1).reshape(stop - start, -1)
         for step in steps:

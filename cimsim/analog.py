@@ -13,7 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from cimsim import noise
-from cimsim.encodings import ArrayNumbers, StoredWeights, code_range, input_steps, levels, row_groups, store
+from cimsim.encodings import (
+    ArrayNumbers,
+    StoredWeights,
+    code_range,
+    input_shift,
+    input_steps,
+    levels,
+    row_groups,
+    store,
+)
 from cimsim.exact import array_mvm_exact, group_sums
 from cimsim.functional import check_operands
 from cimsim.nonideal import Nonidealities
@@ -52,7 +61,9 @@ class ProgrammedArrays:
         check_operands(np.zeros((0, len(w)), np.int8), w, numbers, widths[:3])
         stored = store(w, numbers, widths.weight_bits)
         self.numbers, self.widths = numbers, widths
-        self.steps = input_steps(numbers, widths.input_bits, widths.input_signed)
+        self.shift = input_shift(numbers, widths.input_bits, widths.input_signed)
+        self.steps = input_steps(numbers, widths.input_bits, widths.input_signed and not self.shift)
+        self.shifted = self.shift * w.sum(axis=0, dtype=np.int64)
         self.groups = row_groups(len(w), numbers)
         self.linear, self.constant = corrections(stored, self.steps, numbers)
         self.digits, noises = _write(stored, numbers, cells, np.random.default_rng(origin.sequence(CELLS)))
@@ -70,14 +81,14 @@ class ProgrammedArrays:
         check_operands(x, np.zeros((self.groups[1][-1], 1), np.int8), self.numbers, self.widths[:3])
         out = np.tile(self.constant, (len(x), 1))
         for start in range(0, len(x), BATCH):
-            self._read(x[start : start + BATCH], first + start, out[start : start + BATCH])
-        return out >> 1 if self.numbers.encoding == "xnor" else out
+            part = x[start : start + BATCH].astype(np.int32) + self.shift
+            self._read(part, first + start, out[start : start + BATCH])
+        return (out >> 1 if self.numbers.encoding == "xnor" else out) - self.shifted
 
     def _read(self, x: np.ndarray, first: int, out: np.ndarray) -> None:
         """Adds what all conversions of x return."""
         if self.linear.any():
             out += array_mvm_exact(group_sums(x, self.groups), self.linear)
-        x = x.astype(np.int32)
         sums = np.empty((len(x), self.digits[0].shape[1]), np.float32)
         for group, (start, stop) in enumerate(zip(*self.groups, strict=True)):
             for turn, step in enumerate(self.steps):
@@ -99,7 +110,10 @@ def _write(
     num_planes, joined, num_inputs, num_outputs = stored.cells.shape
     largest = (1 << numbers.cell_bits) - 1
     devices = [stored.cells, largest - stored.cells] if numbers.encoding == "xnor" else [stored.cells]
-    levels_of, gain = cells.written(np.stack(devices, axis=3).astype(np.float64), largest, rng)
+    meant = np.stack(devices, axis=3)  # [P, M, I, D, O]
+    written, before = zip(*(cells.written(plane, largest, rng) for plane in meant), strict=True)
+    levels_of = np.stack(written)
+    gain = cells.gain(sum(before), float(levels_of.sum()))
     groups = []
     for start, stop in zip(*row_groups(num_inputs, numbers), strict=True):
         below = -(-stop // numbers.rows) * numbers.rows - stop if cells.wires else 0

@@ -133,6 +133,13 @@ def input_steps(numbers: ArrayNumbers, input_bits: int, is_signed: bool) -> list
     return steps
 
 
+def input_shift(numbers: ArrayNumbers, input_bits: int, is_signed: bool) -> int:
+    """What is added to signed inputs that drivers can only give as unsigned ones (0: nothing): of several bits a step,
+    of one sign, in one phase. The digital side takes the shift times the sum of the weights from the result."""
+    can_do = numbers.phases > 1 or numbers.bipolar or step_bits(numbers, input_bits)[0] == 1
+    return 1 << (input_bits - 1) if is_signed and not can_do else 0
+
+
 def levels(x: np.ndarray, step: Step, is_highest: bool) -> np.ndarray:
     """What rows are driven with in a step, of inputs x (any shape). A bipolar driver gives the most negative input one
     level more than others, so that no input is lost."""
@@ -249,9 +256,9 @@ def code_range(numbers: ArrayNumbers, has_sign: bool) -> tuple[int, int]:
     return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if has_sign else (0, (1 << bits) - 1)
 
 
-def check(numbers: ArrayNumbers, weight_bits: int, input_bits: int, is_signed: bool) -> None:
+def check(numbers: ArrayNumbers, weight_bits: int, input_bits: int) -> None:
     """Raises one ValueError with everything that is wrong."""
-    problems = [text for text, is_fine in _bounds(numbers, weight_bits, input_bits, is_signed) if not is_fine]
+    problems = [text for text, is_fine in _bounds(numbers, weight_bits, input_bits) if not is_fine]
     largest = 0 if problems else max_column_sum(numbers, input_bits)
     if largest >= MAX_SUM:
         problems = [f"column sums up to {largest}: must be < {MAX_SUM} (fewer rows_on)"]
@@ -259,7 +266,7 @@ def check(numbers: ArrayNumbers, weight_bits: int, input_bits: int, is_signed: b
         raise ValueError("; ".join(problems))
 
 
-def _bounds(n: ArrayNumbers, weight_bits: int, input_bits: int, is_signed: bool) -> Iterator[tuple[str, bool]]:
+def _bounds(n: ArrayNumbers, weight_bits: int, input_bits: int) -> Iterator[tuple[str, bool]]:
     """(what is wrong, whether it is right)."""
     is_one_bit = n.encoding in ("twos_complement", "xnor")
     yield f"rows_on = {n.rows_on}: must be 1 to rows = {n.rows}", 1 <= n.rows_on <= n.rows
@@ -279,5 +286,3 @@ def _bounds(n: ArrayNumbers, weight_bits: int, input_bits: int, is_signed: bool)
     yield "column_flip: needs drivers that are not bipolar", not (n.column_flip and n.bipolar)
     yield f"weight_bits = {weight_bits}: must be 1 to 16", 1 <= weight_bits <= 16
     yield f"input_bits = {input_bits}: must be 1 to 16", 1 <= input_bits <= 16
-    is_possible = not is_signed or n.phases > 1 or n.bipolar or step_bits(n, input_bits)[:1] == [1]
-    yield "signed inputs: need dac_bits = 1, bipolar drivers or two phases", is_possible or n.dac_bits < 1

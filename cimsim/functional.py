@@ -19,6 +19,7 @@ from cimsim.encodings import (
     check,
     code_range,
     cut,
+    input_shift,
     input_steps,
     lossless_adc_bits,
     max_column_sum,
@@ -65,13 +66,16 @@ def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only re
     # bipolar drivers give the most negative input one level more than others
     if shortcut and adc_step == 1 and numbers.adc_bits >= lossless_adc_bits(numbers, input_bits) + numbers.bipolar:
         return array_mvm_exact(x, w)
-    steps = input_steps(numbers, input_bits, input_signed)
+    shift = input_shift(numbers, input_bits, input_signed)
+    steps = input_steps(numbers, input_bits, input_signed and not shift)
     arrays = PackedArrays(store(w, numbers, weight_bits), numbers, steps, adc_step)
+    constant = shift * w.sum(axis=0, dtype=np.int64)
     out = np.empty((x.shape[0], w.shape[1]), np.int64)
     batch = max(BATCH, min(8 * BATCH, MORE // w.size))
 
     def run(first: int) -> None:
-        out[first : first + batch] = arrays.run(x[first : first + batch])
+        part = x[first : first + batch]
+        out[first : first + batch] = arrays.run(part.astype(np.int32) + shift if shift else part) - constant
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(run, range(0, x.shape[0], batch)))
@@ -85,7 +89,7 @@ def slice_weights(w: np.ndarray, numbers: ArrayNumbers, weight_bits: int) -> np.
     Every encoding has ceil(weight_bits / cell_bits) slices, in whole groups of columns, so that differential and
     sign-magnitude cells hold -2**(bits-1) too.
     """
-    check(numbers, weight_bits, 1, False)
+    check(numbers, weight_bits, 1)
     check_range("w", w, weight_bits, True)
     if numbers.encoding == "differential":
         return np.stack(list(cut(w, numbers, weight_bits)), axis=-1)
@@ -123,7 +127,7 @@ def check_operands(x: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, widths: 
     """Raises ValueError unless x [N, I] and w [I, O] fit each other and their widths (weight bits, input bits, signed
     inputs), and these the array."""
     weight_bits, input_bits, input_signed = widths
-    check(numbers, weight_bits, input_bits, input_signed)
+    check(numbers, weight_bits, input_bits)
     check_range("x", x, input_bits, input_signed)
     check_range("w", w, weight_bits, True)
     if x.shape[1] != w.shape[0] or not w.size:

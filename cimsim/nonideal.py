@@ -5,8 +5,8 @@ level zero conducts is subtracted by a reference column, so that ideal cells giv
 
   write     Gaussian error of one standard deviation at every level; nothing conducts less than nothing
   vary      each cell times its own lognormal factor of mean one
-  drift     times (t / t0) ^ -nu, with nu Gaussian over cells (M. Le Gallo et al., Adv. Electron. Mater. 4, 2018)
   stick     cells that stay at level zero or at the largest level, whatever was written
+  drift     other cells times (t / t0) ^ -nu, nu Gaussian over cells (M. Le Gallo et al., Adv. Electron. Mater. 4, 2018)
   wires     transfer conductances of each array (`cimsim.irdrop`), only driven rows conducting
   read      Gaussian noise of every cell in every read
 
@@ -81,21 +81,36 @@ class Nonidealities(Frozen):
         return self == Nonidealities(off_fraction=self.off_fraction)
 
     def written(self, levels: np.ndarray, largest: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """Conductances (of the largest) of cells meant to hold `levels`, and the gain that compensates drift."""
-        meant = self.off_fraction + (1 - self.off_fraction) / largest * levels
-        found = np.maximum(meant + self.programming_fraction * rng.standard_normal(levels.shape), 0.0)
-        spread = np.log1p(self.variation_fraction**2)
-        found *= np.exp(np.sqrt(spread) * rng.standard_normal(levels.shape) - spread / 2)
-        gain = 1.0
+        """Conductances (of the largest) of cells meant to hold `levels` up to `largest`, and their sum before drift.
+
+        Each effect has a generator of its own, so that the others change nothing of what it draws.
+        """
+        writing, varying, drifting, sticking = rng.spawn(4)
+        found = self.off_fraction + (1 - self.off_fraction) / largest * levels
+        if self.programming_fraction:
+            found += self.programming_fraction * writing.standard_normal(levels.shape)
+            np.maximum(found, 0.0, out=found)
+        if self.variation_fraction:
+            spread = np.log1p(self.variation_fraction**2)
+            found *= np.exp(np.sqrt(spread) * varying.standard_normal(levels.shape) - spread / 2)
+        chance = sticking.random(levels.shape) if self.stuck_off_probability or self.stuck_on_probability else None
+        self._stick(found, chance)
+        before = float(found.sum())
         if self.drift:
-            before = found.sum()
-            nu = self.drift.exponent + self.drift.sigma * rng.standard_normal(levels.shape)
+            nu = self.drift.exponent + self.drift.sigma * drifting.standard_normal(levels.shape)
             found *= (self.drift.time_s / self.drift.reference_s) ** -nu
-            gain = float(before / found.sum()) if self.drift.compensated and found.any() else 1.0
-        chance = rng.random(levels.shape)
-        found[chance < self.stuck_off_probability] = self.off_fraction
-        found[chance >= 1 - self.stuck_on_probability] = 1.0
-        return found, gain
+            self._stick(found, chance)
+        return found, before
+
+    def _stick(self, conductances: np.ndarray, chance: np.ndarray | None) -> None:
+        """Puts stuck cells where they stay."""
+        if chance is not None:
+            conductances[chance < self.stuck_off_probability] = self.off_fraction
+            conductances[chance >= 1 - self.stuck_on_probability] = 1.0
+
+    def gain(self, before: float, after: float) -> float:
+        """What readings are scaled by, for the sums of all conductances before drift and now."""
+        return before / after if self.drift and self.drift.compensated and after else 1.0
 
     def behind_wires(self, conductances: np.ndarray, rows_below: int) -> np.ndarray:
         """What cells [R, C] of one array conduct in place, with so many rows that do not between them and the sense

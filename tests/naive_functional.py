@@ -38,15 +38,25 @@ class Read(NamedTuple):
 
 def naive_mvm(x, w, numbers: ArrayNumbers, *widths):
     """The twin of `array_mvm`, written from its definition; halves, which only xnor knows, are cut off at the end."""
+    widths = Widths(*widths)
+    if is_shifted(numbers, widths):
+        half = 1 << (widths.input_bits - 1)
+        return naive_mvm(x + half, w, numbers, *widths._replace(input_signed=False)) - half * w.sum(axis=0)
     out = np.zeros((len(x), w.shape[1]), np.int64)
     for n, vector in enumerate(x.tolist()):
         for o in range(w.shape[1]):
             total = Fraction(0)
             for rows in row_groups(len(vector), numbers):
                 inputs, weights = [vector[row] for row in rows], [int(w[row, o]) for row in rows]
-                total += group_dot(inputs, weights, numbers, Widths(*widths))
+                total += group_dot(inputs, weights, numbers, widths)
             out[n, o] = floor(total)
     return out
+
+
+def is_shifted(numbers: ArrayNumbers, widths: Widths):
+    """Whether signed inputs must be made unsigned: several bits a step, one sign, one phase."""
+    first_bits = next(steps(widths.input_bits, numbers))[1]
+    return widths.input_signed and first_bits > 1 and not numbers.bipolar and numbers.phases == 1
 
 
 def row_groups(num_inputs, numbers: ArrayNumbers):

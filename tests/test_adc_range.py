@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_network import IMAGES, artifact_of
-from naive_functional import Widths, columns, reads, row_groups
+from naive_functional import Widths, columns, is_shifted, reads, row_groups
 from test_functional import cases, operands
 
 from cimsim.adc_range import FULL_RANGE, LEAST_ERROR, adc_step, column_sums, fixed, percentile
@@ -25,6 +25,8 @@ PLAIN = ArrayNumbers(64, 64, 1, 1, 4, "offset")
 def naive_sums(x, w, numbers, widths):
     """Every column sum, one by one."""
     found = []
+    if is_shifted(numbers, Widths(*widths)):
+        x, widths = x + (1 << (widths[1] - 1)), (*widths[:2], False)
     full = (1 << numbers.cell_bits * numbers.group_columns) - 1
     for vector in x.tolist():
         for rows in row_groups(len(vector), numbers):

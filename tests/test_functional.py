@@ -23,6 +23,8 @@ from cimsim.functional import (
     max_column_sum,
     slice_weights,
 )
+from cimsim.rates import array_numbers
+from cimsim.spec import chip_names, load_chip
 
 ISAAC = ArrayNumbers(128, 128, cell_bits=2, dac_bits=1, adc_bits=8, encoding="offset", column_flip=True)
 
@@ -52,8 +54,7 @@ def cases(draw, max_vectors=20, max_size=150, max_outputs=70):
     if max_column_sum(numbers, input_bits) >= 1 << 21:
         numbers = numbers._replace(group_columns=1, cell_bits=1, max_steps=0)
     numbers = numbers._replace(adc_bits=lossless_adc_bits(numbers, input_bits) + bipolar)
-    takes_signs = (numbers.dac_bits == 1 and numbers.max_steps == 0) or numbers.phases > 1 or bipolar
-    is_signed = takes_signs and draw(st.booleans())
+    is_signed = draw(st.booleans())
     shape = draw(st.integers(0, max_vectors)), draw(st.integers(1, max_size)), draw(st.integers(1, max_outputs))
     rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
     return numbers, *operands(rng, shape, weight_bits, input_bits, is_signed), weight_bits, input_bits, is_signed
@@ -75,7 +76,7 @@ def test_a_lossless_adc_gives_the_exact_product(case):
 
 
 @given(cases(3, 40, 5), st.integers(0, 4), st.integers(1, 9))
-@settings(max_examples=150)
+@settings(max_examples=500)
 def test_equals_the_naive_twin_with_lossy_adcs(case, bits_less, adc_step):
     numbers, x, w, *widths = case
     numbers, widths = numbers._replace(adc_bits=max(numbers.adc_bits - bits_less, 1)), [*widths, adc_step]
@@ -140,6 +141,15 @@ def test_more_vectors_than_a_batch():
     x, w = operands(np.random.default_rng(0), (5000, 40, 3), 4, 4)
     for threads in (1, 3):
         assert np.array_equal(array_mvm(x, w, ISAAC, 4, 4, shortcut=False, threads=threads), x @ w)
+
+
+@pytest.mark.parametrize("name", chip_names())
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_ready_chips_multiply(name, is_signed):
+    """Through arrays, drivers and encoding of every ready chip, with a converter that is wide enough."""
+    numbers = array_numbers(load_chip(name))
+    x, w = operands(np.random.default_rng(0), (5, 300, 7), 4, 4, is_signed)
+    assert np.array_equal(array_mvm(x, w, numbers._replace(adc_bits=31), 4, 4, is_signed, shortcut=False), x @ w)
 
 
 def test_isaac_needs_eight_bits_with_the_flip_and_nine_without():

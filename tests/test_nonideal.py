@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_network import IMAGES, artifact_of
-from naive_functional import reads
+from naive_functional import is_shifted, reads
 from pydantic import ValidationError
 from test_functional import cases, operands
 
@@ -95,9 +95,9 @@ def test_devices_differ_by_a_lognormal_factor_of_mean_one(spread):
 def test_cells_drift_by_a_power_law():
     """exp(-nu L) with L = ln(t / t0) is lognormal: mean exp(-m L + s^2 L^2 / 2)."""
     drift = Drift(exponent=0.05, sigma=0.02, time_s=20 * exp(10))
-    found, gain = written(Nonidealities(drift=drift))
+    found, before = written(Nonidealities(drift=drift))
     within(np.log(found), -0.5, 0.2)
-    assert gain == 1
+    assert before == MANY and Nonidealities(drift=drift).gain(before, found.sum()) == 1
     assert np.mean(found) == pytest.approx(exp(-0.5 + 0.02), rel=0.01)
     at_once, _ = written(Nonidealities(drift=drift.model_copy(update={"time_s": 20.0})))
     assert (at_once == 1).all()
@@ -105,7 +105,9 @@ def test_cells_drift_by_a_power_law():
 
 def test_compensation_restores_the_sum():
     drift = Drift(exponent=0.05, sigma=0.02, time_s=1e6, compensated=True)
-    found, gain = written(Nonidealities(drift=drift))
+    cells = Nonidealities(drift=drift)
+    found, before = written(cells)
+    gain = cells.gain(before, found.sum())
     assert gain > 1 and gain * found.sum() == pytest.approx(MANY)
     alike = Nonidealities(drift=drift.model_copy(update={"sigma": 0.0}))
     x, w = operands(np.random.default_rng(0), (20, 64, 10), 4, 4)
@@ -116,6 +118,8 @@ def test_cells_stick_as_often_as_stated():
     found, _ = written(Nonidealities(off_fraction=0.1, stuck_off_probability=0.09, stuck_on_probability=0.02), 1, 2)
     shares = [float(np.mean(found == value)) for value in (0.1, 1.0, 0.55)]
     assert shares == pytest.approx([0.09, 0.02, 0.89], abs=5 * sqrt(0.09 / MANY))
+    both = Nonidealities(stuck_on_probability=0.3, drift=Drift(exponent=0.05, time_s=1e6))
+    assert np.mean(written(both)[0] == 1) == pytest.approx(0.3, abs=0.01)  # what is stuck does not drift
     all_on = Nonidealities(stuck_on_probability=1.0)
     x, w = operands(np.random.default_rng(0), (3, 64, 5), 4, 4)
     numbers = PLAIN._replace(adc_bits=20)
@@ -153,6 +157,13 @@ def test_errors_of_cells_add_up_in_a_column():
     within(found, 256 * 7, sqrt(256 * 0.25 + 1 / 12))  # rounding to whole units adds a twelfth
 
 
+def test_effects_draw_apart():
+    """Errors of writing are the same cells' errors, whether or not cells are stuck, vary or drift besides."""
+    alone, _ = written(Nonidealities(programming_fraction=0.1), 0.5)
+    stuck, _ = written(Nonidealities(programming_fraction=0.1, variation_fraction=1e-9, stuck_on_probability=0.5), 0.5)
+    assert np.allclose(stuck[stuck != 1], alone[stuck != 1])
+
+
 # The twin, wires, seeds.
 
 
@@ -162,6 +173,8 @@ def test_equals_a_plain_twin(case, bits_less, adc_step):
     """Noisy reads of varied cells, one conversion at a time; only the cells and the noise are taken over."""
     numbers, x, w, *sizes = case
     numbers, widths = numbers._replace(adc_bits=max(numbers.adc_bits - bits_less, 1)), Widths(*sizes, adc_step)
+    if is_shifted(numbers, widths):
+        x, widths = x + (1 << (widths.input_bits - 1)), widths._replace(input_signed=False)
     cells = Nonidealities(programming_fraction=0.1, read_noise_fraction=0.05, variation_fraction=0.1)
     arrays = ProgrammedArrays(w, numbers, widths, cells, Origin(7))
     one_code = np.abs(arrays.worths).max() * max(abs(step.weight) for step in arrays.steps)
