@@ -15,6 +15,7 @@ from cimsim.functional import ArrayNumbers
 from cimsim.spec import Chip
 
 PS_PER_S = 10**12
+SLOW_HZ, FINE_HZ = 10**8, 10**9
 DIGITAL_BITS = 32  # of a sum that no converter cuts
 
 
@@ -58,13 +59,19 @@ def cells(chip: Chip) -> MemoryArray:
 def converter_rate_hz(chip: Chip) -> int:
     """The clock of everything inside a unit: conversions a second of one ADC, one to a tick.
 
-    With stated steps a tick is the longest time of which steps, reads and pulses are whole multiples.
+    A converter slower than SLOW_HZ takes several ticks, of 1 ns at most, so that reads beside it are not rounded up
+    to whole conversions. With stated steps a tick is the longest time of which steps, reads and pulses are whole
+    multiples.
     """
     adc = _adc(chip)
     if adc.step_ps is None:
-        return adc.peak_rate_hz
+        return adc.peak_rate_hz * _conversion_ticks(adc)
     array = crossbar(chip)  # rounded down, since so many ps are one tick
     return PS_PER_S // gcd(adc.step_ps, array.read_ps or 0, array.pulse_ps or 0)
+
+
+def _conversion_ticks(adc: Adc) -> int:
+    return 1 if adc.peak_rate_hz >= SLOW_HZ else ceil(FINE_HZ / adc.peak_rate_hz)
 
 
 def _adc(chip: Chip) -> Adc:
@@ -98,7 +105,11 @@ def input_steps(chip: Chip, input_bits: int) -> tuple[InputStep, ...]:
         pulses = dac.pulses(bits)
         alone_ps = array.read_ps or 0
         read = alone_ps + pulses * array.pulse_ps if array.pulse_ps else alone_ps * pulses
-        each = 1 if adc.step_ps is None else ticks(adc.num_steps(converted) * adc.step_ps, converter_rate_hz(chip))
+        each = (
+            _conversion_ticks(adc)
+            if adc.step_ps is None
+            else ticks(adc.num_steps(converted) * adc.step_ps, converter_rate_hz(chip))
+        )
         steps.append(InputStep(bits, dac.drives(bits), pulses, read, converted, each))
         carried += bits
     return tuple(steps)

@@ -231,3 +231,11 @@ def test_a_driver_of_one_bit_is_sized_for_its_row():
     assert whole == pytest.approx(0.5 / 3 * array.row_line_ff(tech) * tech.supply_v**2 * 1e-3)
     stated = load_chip("sram-rom", {"dac.line_ff": 90.0})
     assert stated.part("dac").component.line_ff == 90.0
+
+
+def test_reads_beside_a_slow_converter_are_not_rounded_up_to_its_conversions():
+    """A read of 130.05 ns before conversions of 130 ns that overlap it: 131 ns, a tick of 1 ns, not two conversions."""
+    chip = load_chip("jia65", {"crossbar.read_ps": 130_048, "adc.peak_rate_hz": 7_692_307})
+    macro = measure(chip, OperatingPoint(input_bits=1, weight_bits=1))
+    assert macro.interval_ps == pytest.approx(131_000, rel=1e-3)
+    assert load_chip("isaac").part("adc").component.peak_rate_hz >= 10**8

@@ -10,7 +10,7 @@ By architecture, at `bits` = b:
   flash  2^b - 1 comparators of NeuroSim
   ramp   one comparator of NeuroSim that decides at each of 2^b steps until the ramp crosses the input, a latch
          and, shared by `shared_counter` columns, the counter
-  cco    an oscillator whose periods are counted: as many as the output code
+  cco    an oscillator whose periods are counted: as many as the output code; area by the survey
 """
 
 from __future__ import annotations
@@ -192,7 +192,9 @@ class Adc(Component):
         return energy_at(COMPARATOR_PJ, tech) * self.decision_scale * worked + flip_flop_pj * (counter + self.bits)
 
     def _design_um2(self, tech: Technology) -> float:
-        if self.law == "survey":
+        if (
+            self.law == "survey" or self.architecture == "cco"
+        ):  # an oscillator's mirrors and capacitor: as any converter
             log_um2 = 1.346192 + 0.993279 * log(tech.node_nm) + 0.180715 * log(self.peak_rate_hz)
             return exp(log_um2 + 0.299124 * log(self._survey_pj(tech.node_nm)))
         drawn = tech._replace(node_nm=max(tech.node_nm, COMPARATOR_LEAST_NM))
@@ -202,8 +204,7 @@ class Adc(Component):
             return interpolate(SAR_UM2, self.bits) * (tech.node_nm / SAR_NM) ** AREA_PER_NODE
         if self.architecture == "flash":
             return comparator * (2**self.bits - 1)
-        counter = self.bits / (self.shared_counter if self.architecture == "ramp" else 1)
-        return comparator + flip_flop * (self.bits + counter)
+        return comparator + flip_flop * (self.bits + self.bits / self.shared_counter)
 
     def _survey_pj(self, node_nm: float) -> float:
         bits = max(self.bits, FEWEST_FITTED_BITS)
