@@ -8,6 +8,7 @@ Shapes: N vectors, I inputs, O outputs, G row groups, P planes, M cells of one d
 
 from __future__ import annotations
 
+from math import ceil, log2
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from cimsim.packed import corrections
 
 BATCH = 512  # vectors per pass: their sums stay in cache
 CELLS, NOISE = 0, 1  # what is drawn
+GRID = 256  # conductances that a cell is told apart by, at least
 
 
 class Widths(NamedTuple):
@@ -66,7 +68,9 @@ class ProgrammedArrays:
         self.shifted = self.shift * w.sum(axis=0, dtype=np.int64)
         self.groups = row_groups(len(w), numbers)
         self.linear, self.constant = corrections(stored, self.steps, numbers)
-        self.digits, noises = _write(stored, numbers, cells, np.random.default_rng(origin.sequence(CELLS)))
+        digits, noises = _write(stored, numbers, cells, np.random.default_rng(origin.sequence(CELLS)))
+        most = 1 << max(step.bits for step in self.steps)
+        self.digits = on_grid(digits, most, (1 << numbers.cell_bits) - 1)
         self.noise_seed = int(origin.sequence(NOISE).generate_state(1, np.uint64)[0])
         ranges = np.array([code_range(numbers, bool(sign)) for sign in stored.has_sign], np.float32)
         self.planes = ranges, noises.astype(np.float32)
@@ -89,14 +93,15 @@ class ProgrammedArrays:
         """Adds what all conversions of x return."""
         if self.linear.any():
             out += array_mvm_exact(group_sums(x, self.groups), self.linear)
-        sums = np.empty((len(x), self.digits[0].shape[1]), np.float32)
+        kind = self.digits[0].dtype
+        sums = np.empty((len(x), self.digits[0].shape[1]), kind)
         for group, (start, stop) in enumerate(zip(*self.groups, strict=True)):
             for turn, step in enumerate(self.steps):
-                driven = levels(x[:, start:stop], step, turn == 0).astype(np.float32)
+                driven = levels(x[:, start:stop], step, turn == 0).astype(kind)
                 if self.numbers.encoding == "xnor":
                     driven = np.concatenate([driven, (1 << step.bits) - 1 - driven], axis=1)
                 keys = noise.read_keys(self.noise_seed, first, len(x), group * len(self.steps) + turn)
-                rows = keys, np.sqrt(np.einsum("nr,nr->n", driven, driven))
+                rows = keys, np.sqrt(np.square(driven, dtype=np.float64).sum(axis=1)).astype(np.float32)
                 worths = self.worths[group] * step.weight, np.float32(self.widths.adc_step)
                 np.matmul(driven, self.digits[group], out=sums)
                 noise.convert(sums, rows, self.planes, worths, out)
@@ -105,8 +110,8 @@ class ProgrammedArrays:
 def _write(
     stored: StoredWeights, numbers: ArrayNumbers, cells: Nonidealities, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Digits of each row group as columns hold them, float32 [R, C] (R twice the rows with xnor: a cell's two devices),
-    and the noise [P] of a row driven with one level."""
+    """Digits of each row group as columns hold them, [R, C] (R twice the rows with xnor: a cell's two devices), and the
+    noise [P] of a row driven with one level."""
     num_planes, joined, num_inputs, num_outputs = stored.cells.shape
     largest = (1 << numbers.cell_bits) - 1
     devices = [stored.cells, largest - stored.cells] if numbers.encoding == "xnor" else [stored.cells]
@@ -127,6 +132,19 @@ def _write(
         found = cells.as_levels(by_array.reshape(shape) * gain, largest)
         digits = np.einsum("ropmd,pm->drpo", found, stored.cell_weights)
         digits = digits * stored.signs[:, start:stop].swapaxes(0, 1) if stored.signs.shape[1] > 1 else digits
-        groups.append(np.ascontiguousarray(digits.reshape(-1, num_planes * num_outputs), dtype=np.float32))
+        groups.append(np.ascontiguousarray(digits.reshape(-1, num_planes * num_outputs)))
     of_cell = cells.read_noise_fraction / (1 - cells.off_fraction) * largest * gain
     return groups, of_cell * np.sqrt(np.square(stored.cell_weights.astype(np.float64)).sum(axis=1))
+
+
+def on_grid(digits: list[np.ndarray], largest_level: int, largest_cell: int) -> list[np.ndarray]:
+    """Digits [R, C] as whole multiples of a power of two, so fine that sums of levels times digits are exact floats.
+
+    Then the order of additions, which a GEMM chooses by shape and threads, changes nothing. float32 where a cell keeps
+    GRID conductances or more, else float64 with 30 bits below a level.
+    """
+    bound = max(1.0, largest_level * max(float(np.abs(part).sum(axis=0).max()) for part in digits))
+    kind, bits = np.float32, 24 - ceil(log2(bound))  # bits of a mantissa, less those of the largest sum
+    if bits < 0 or largest_cell << bits < GRID:
+        kind, bits = np.float64, min(30, 53 - ceil(log2(bound)))
+    return [(np.rint(np.ldexp(part, bits)) * 2.0**-bits).astype(kind) for part in digits]

@@ -61,14 +61,14 @@ def _convert(sums, rows, planes, worths, out):
             state, shift = keys[n] + np.uint64(p * num_outputs) * GAMMA, half - scale * MEAN
             if scale > 0:
                 for o in range(num_outputs):
-                    code = np.floor(line[o] * per_step + (scale * bell(mixed(state)) + shift))
+                    code = np.floor(np.float32(line[o]) * per_step + (scale * bell(mixed(state)) + shift))
                     code = low if code < low else code
                     code = high if code > high else code
                     result[o] += factors[o] * np.int64(code)
                     state += GAMMA
             else:
                 for o in range(num_outputs):
-                    code = np.floor(line[o] / step + half)
+                    code = np.floor(np.float32(line[o]) / step + half)
                     code = low if code < low else code
                     code = high if code > high else code
                     result[o] += factors[o] * np.int64(code)

@@ -1,6 +1,7 @@
 """What real cells cost in accuracy: errors of writing in three encodings, and ADC bits under ReRAM and drifting PCM."""
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from cimsim.functional import ArrayNumbers
 from cimsim.nonideal import CELLS, Nonidealities
 from qat import capture, export, tune
+from qat.artifact import Artifact
 from qat.evaluate import accuracy_of_seeds, calibrate_adc
 from reports.style import PALETTE
 from workloads.datasets import load
@@ -38,11 +40,15 @@ plan = Plan.uniform(capture(net, x[:1] / 255, "digits"), "linear-4")
 stored = export(tune(net, plan, x, y, images=tuned_images).model, plan, x[:1] / 255)
 
 
+@cache
+def calibrated(numbers: ArrayNumbers) -> Artifact:
+    """With converter steps chosen on training images."""
+    return calibrate_adc(stored, data.train_x[:256], numbers)
+
+
 def measured(numbers: ArrayNumbers, cells: Nonidealities) -> tuple[float, float]:
     """Mean accuracy over arrays written anew, in percent, and half its 95 % interval."""
-    found = accuracy_of_seeds(
-        calibrate_adc(stored, data.train_x[:256], numbers), test, numbers, cells, range(num_seeds)
-    )
+    found = accuracy_of_seeds(calibrated(numbers), test, numbers, cells, range(num_seeds))
     return 100 * found.mean_accuracy, 100 * found.half_accuracy
 
 

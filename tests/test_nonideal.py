@@ -287,6 +287,21 @@ def test_a_seed_decides_every_byte_whatever_the_batches():
     assert not np.array_equal(again.read(x[:9], 0), again.read(x[:9], 9))  # noise goes on
 
 
+@given(cases(1, 150, 10))
+@settings(max_examples=60)
+def test_sums_are_exact_in_any_order(case):
+    """Digits are multiples of a power of two of which no sum has more than the mantissa holds: a GEMM by any number of
+    threads gives the same bits."""
+    numbers, _, w, *widths = case
+    cells = Nonidealities(programming_fraction=0.1, variation_fraction=0.1)
+    arrays = ProgrammedArrays(w, numbers, Widths(*widths), cells, Origin(0))
+    for digits in arrays.digits:
+        scaled = (np.ldexp(digits.astype(np.float64), bits) for bits in range(31))
+        whole = next(values for values in scaled if (values == np.rint(values)).all())
+        level = 1 << max(step.bits for step in arrays.steps)
+        assert level * np.abs(whole).sum(axis=0).max() <= 2.0 ** (24 if digits.dtype == np.float32 else 53)
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_more_variation_is_more_error(encoding):
     numbers = ArrayNumbers(64, 64, 1, 1, 9, encoding)
