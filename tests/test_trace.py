@@ -30,7 +30,8 @@ from workloads.shapes import load_network
 
 # Pipelined on arrays and mesh; weights reloaded, plain, from a ROM and in several rounds; codes streamed.
 RUNS = [
-    ("digitsnet", "isaac", "linear-8", 1), ("lenet5", "isaac", "linear-4", 3), ("lenet5", "sram-rom", "linear-8", 1),
+    ("digitsnet", "isaac", "linear-8", 1), ("lenet5", "isaac", "linear-4", 3), ("resnet8", "isaac", "linear-4", 1),
+    ("lenet5", "sram-rom", "linear-8", 1),
     ("lenet5", "sram-rom", "vq-4x16-e4-s0", 2), ("resnet8", "sram-rom", "vq-8x256-e4-s0", 1),
     ("resnet8", "sram-lookup", "vq-8x256-e4-s0", 1), ("resnet8", "neurosim", "linear-8", 1),
     ("lenet5", "eva", "vq-8x256-e4-s0", 1), ("resnet8", "sram-digital", "linear-8", 2),

@@ -120,7 +120,7 @@ def _chunk(bar: Slice) -> tuple[int, ...]:
 
 
 def _line_buffers(scene: Scene, deployment: Deployment) -> Iterator[Counter]:
-    """Rows from their arrival until the blocks that may need them are done."""
+    """Rows from their arrival until the blocks that may need them are done; what no block needs does not stay."""
     log = scene.log
     for index, task in enumerate(log.given.tasks):
         changes: list[tuple[int, int]] = []
@@ -128,10 +128,11 @@ def _line_buffers(scene: Scene, deployment: Deployment) -> Iterator[Counter]:
         for edge in task.inputs:
             producer = log.given.tasks[edge.producer]
             row_bits = -(-deployment.map_bits(producer.name) // producer.blocks)
-            changes += [(ps, row_bits) for ps in _arrivals_ps(log, edge.producer, index, edge.path)]
             kept = [*_first_needed(deployment.network, task, edge.need, producer.blocks)[1:], producer.blocks]
             freed = [after - before for before, after in pairwise([0, *accumulate(kept, max)])]
-            changes += [(ps, -rows * row_bits) for ps, rows in zip(done_ps, freed, strict=True) if rows]
+            leave_ps = [ps for ps, rows in zip(done_ps, freed, strict=True) for _ in range(rows)]
+            for arrival_ps, ps in zip(_arrivals_ps(log, edge.producer, index, edge.path), leave_ps, strict=True):
+                changes += [(arrival_ps, row_bits), (max(arrival_ps, ps), -row_bits)]
         if changes:
             yield Counter(group_of(scene, index), "input rows", "bits", held_bits(changes, max(log.ends_ps)))
 
