@@ -102,9 +102,13 @@ class ProgrammedArrays:
                     driven = np.concatenate([driven, (1 << step.bits) - 1 - driven], axis=1)
                 keys = noise.read_keys(self.noise_seed, first, len(x), group * len(self.steps) + turn)
                 rows = keys, np.sqrt(np.square(driven, dtype=np.float64).sum(axis=1)).astype(np.float32)
-                worths = self.worths[group] * step.weight, np.float32(self.widths.adc_step)
+                worths = (
+                    self.worths[group] * (step.weight << step.taper),
+                    np.float32(self.widths.adc_step << step.taper),
+                )
                 np.matmul(driven, self.digits[group], out=sums)
-                noise.convert(sums, rows, self.planes, worths, out)
+                planes = np.floor(self.planes[0] / 2**step.taper), self.planes[1]
+                noise.convert(sums, rows, planes, worths, out)
 
 
 def _write(

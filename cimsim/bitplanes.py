@@ -34,27 +34,31 @@ class Columns(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How bit rows become codes: code = min(max((sum + step // 2) // step, low), high), in float32.
+    """How bit rows become codes: min(max((sum + step // 2) // step, low), high), in float32.
 
-    scales [B], of the sum's type: what a bit row counts in its step; ends int64 [S], where each step's bit rows end;
-    factors [S], of the type of `signs`: what its code counts. `offset` and `inverse` divide by `step`.
+    scales [B], of the sum's type: what a bit row counts in its step. Of each step, [S]: `ends`, where its bit rows end;
+    `factors`, of the type of `signs`, what its code counts; `tapers`, of the sum's type, by what power of two it has
+    fewer codes; its ADC `steps`, with the `offsets` and `inverses` that divide by them.
     """
 
     scales: np.ndarray
     ends: np.ndarray
     factors: np.ndarray
-    step: int
-    offset: np.float32
-    inverse: np.float32
+    tapers: np.ndarray
+    steps: np.ndarray
+    offsets: np.ndarray
+    inverses: np.ndarray
     is_xnor: bool
     is_signed: bool
 
 
-def reading_of(
-    scales: np.ndarray, ends: np.ndarray, factors: np.ndarray, step: int, flags: tuple[bool, bool]
-) -> Reading:
-    """Adds half a step, and half a unit so that rounding cannot reach the next code; flags: xnor, signed digits."""
-    return Reading(scales, ends, factors, step, np.float32(step // 2 + 0.5), np.float32(1 / step), *flags)
+def reading_of(rows: tuple, factors: np.ndarray, tapers: np.ndarray, step: int, flags: tuple[bool, bool]) -> Reading:
+    """rows: scales and ends; step: of a conversion without taper; flags: xnor, signed digits. Offsets add half a step,
+    and half a unit so that rounding cannot reach the next code."""
+    (scales, ends), steps = rows, step << tapers.astype(np.int64)
+    inverses = (1 / steps).astype(np.float32)
+    offsets = (steps // 2 + 0.5).astype(np.float32)
+    return Reading(scales, ends, factors, tapers, steps, offsets, inverses, *flags)
 
 
 def count_bits(
@@ -76,14 +80,14 @@ def convert(counts: np.ndarray, first: tuple[int, int], column: tuple, reading: 
     """codes [., LANES] += sign times the sum over steps of factor times code, of one vector; first: row of its codes
     and of its counts [., LANES]; column: lows, highs and signs [LANES]."""
     low, high, sign = column
-    codes = codes[first[0]]
-    start = 0
-    for end, factor in zip(reading.ends.tolist(), reading.factors, strict=True):
+    codes, start = codes[first[0]], 0
+    for i, end in enumerate(reading.ends.tolist()):
         read = counts[first[1] + start : first[1] + end].astype(np.int64)
         sums = (read * reading.scales[start:end, None]).sum(axis=0)
-        if reading.step > 1:
-            sums = np.floor((sums + reading.offset) * reading.inverse).astype(np.int64)
-        codes += sign * factor * np.clip(sums, low, high).astype(codes.dtype)
+        if reading.steps[i] > 1:
+            sums = np.floor((sums + reading.offsets[i]) * reading.inverses[i]).astype(np.int64)
+        limits = low >> reading.tapers[i], high >> reading.tapers[i]
+        codes += sign * reading.factors[i] * np.clip(sums, *limits).astype(codes.dtype)
         start = end
 
 
@@ -166,16 +170,16 @@ def _convert_vector(typing_context, counts, first, column, reading, codes):
         kinds = signature.args
         types_of = kinds[0], kinds[3].types[2], kinds[4]  # of sums, of one group's codes, of all groups' codes
         vector, wide, widest = (ir.VectorType(context.get_data_type(kind.dtype), LANES) for kind in types_of)
-        scales, ends, factors, *division = cgutils.unpack_tuple(builder, args[3])[:6]
-        num_rows, num_steps = (
-            builder.extract_value(context.make_array(kind)(context, builder, value).shape, 0)
-            for kind, value in zip(kinds[3].types, (scales, ends), strict=False)
-        )
-        scales, ends, factors = map(data, kinds[3].types[:3], (scales, ends, factors))
+        arrays = [
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(kinds[3].types[:7], cgutils.unpack_tuple(builder, args[3])[:7], strict=True)
+        ]
+        num_rows, num_steps = (builder.extract_value(array.shape, 0) for array in arrays[:2])
+        scales, ends, factors, tapers, *division = (array.data for array in arrays)
         row, first = cgutils.unpack_tuple(builder, args[1])
         lines = builder.gep(builder.bitcast(data(kinds[0], args[0]), vector.as_pointer()), [first])
         low, high, sign = map(data, kinds[2].types, cgutils.unpack_tuple(builder, args[2]))
-        low, high = (_load_lanes(builder, limit, vector) for limit in (low, high))
+        limits = [_load_lanes(builder, limit, vector) for limit in (low, high)]
         result = cgutils.alloca_once_value(builder, _zero(wide))
         builder.store(_zero(wide), result)
         total, start = cgutils.alloca_once(builder, vector), cgutils.alloca_once(builder, first.type)
@@ -188,12 +192,10 @@ def _convert_vector(typing_context, counts, first, column, reading, codes):
                     end = builder.load(builder.gep(ends, [turn.index]))
                     builder.store(_weighted_sum(builder, (lines, scales), builder.load(start), end), total)
                     builder.store(end, start)
-            code = _divide(builder, builder.load(total), division)
-            code = builder.select(builder.icmp_signed("<", code, low), low, code)
-            code = builder.select(builder.icmp_signed(">", code, high), high, code)
-            code = _widen(builder, code, wide)
-            code = builder.mul(code, _splat(builder, builder.load(builder.gep(factors, [turn.index]))))
-            builder.store(builder.add(builder.load(result), code), result)
+            taper, *of_step = (builder.load(builder.gep(each, [turn.index])) for each in (tapers, *division))
+            code = _clip(builder, _divide(builder, builder.load(total), of_step), limits, taper)
+            factor = _splat(builder, builder.load(builder.gep(factors, [turn.index])))
+            builder.store(builder.add(builder.load(result), builder.mul(_widen(builder, code, wide), factor)), result)
         counted = builder.mul(builder.load(result), _load_lanes(builder, sign, wide))
         where = builder.gep(builder.bitcast(data(kinds[4], args[4]), widest.as_pointer()), [row])
         builder.store(builder.add(builder.load(where, align=1), _widen(builder, counted, widest)), where, align=1)
@@ -232,6 +234,13 @@ def _call(builder, name, value):
     kind = ir.FunctionType(value.type, [value.type])
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}{lane}")
     return builder.call(function, [value])
+
+
+def _clip(builder, code, limits, taper):
+    """Codes within their columns' ranges, these tapered."""
+    low, high = (builder.ashr(limit, _splat(builder, taper)) for limit in limits)
+    code = builder.select(builder.icmp_signed("<", code, low), low, code)
+    return builder.select(builder.icmp_signed(">", code, high), high, code)
 
 
 def _widen(builder, value, kind):

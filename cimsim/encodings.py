@@ -30,7 +30,8 @@ class ArrayNumbers(NamedTuple):
     """What decides the numbers an array returns; `rows_on` rows are read together by one ADC per column.
 
     `group_columns`, `pair_conversions`, `phases`: as of the crossbar. `bipolar` drivers give either sign; an input
-    takes `max_steps` steps at most (0: as many as its bits need). `columns`: of one array (0: unlimited).
+    takes `max_steps` steps at most (0: as many as its bits need). An ADC that `tapers` converts a step with as many
+    bits fewer as the steps before carried, over the same range. `columns`: of one array (0: unlimited).
     """
 
     rows: int
@@ -46,6 +47,7 @@ class ArrayNumbers(NamedTuple):
     bipolar: bool = False
     max_steps: int = 0
     columns: int = 0
+    tapers: bool = False
 
     @property
     def digit_bits(self) -> int:
@@ -100,13 +102,15 @@ class Step(NamedTuple):
     """One read of a row group: bits `low` to `low + bits` of `source`, whose code counts `weight`.
 
     source: "all" (the input's bits, two's complement if signed), "positive" or "negative" (magnitudes of inputs of
-    that sign, else 0) or "both" (magnitudes with their sign). The highest step has all bits from `low` on.
+    that sign, else 0) or "both" (magnitudes with their sign). The highest step has all bits from `low` on. `taper`:
+    bits by which its conversion is coarser than the first.
     """
 
     low: int
     bits: int
     source: str
     weight: int
+    taper: int = 0
 
 
 def step_bits(numbers: ArrayNumbers, input_bits: int) -> list[int]:
@@ -124,10 +128,12 @@ def input_steps(numbers: ArrayNumbers, input_bits: int, is_signed: bool) -> list
     is_bipolar = is_signed and numbers.bipolar and not in_phases
     bits = step_bits(numbers, max(input_bits - 1, 1) if is_bipolar else input_bits)
     lows = [sum(bits[i + 1 :]) for i in range(len(bits))]
+    tapers = [min(sum(bits[:i]), numbers.adc_bits - 1) if numbers.tapers else 0 for i in range(len(bits))]
+    cuts = list(zip(lows, bits, tapers, strict=True))
     if in_phases:
         signs = (("positive", 1), ("negative", -1))
-        return [Step(low, b, name, sign << low) for name, sign in signs for low, b in zip(lows, bits, strict=True)]
-    steps = [Step(low, b, "both" if is_bipolar else "all", 1 << low) for low, b in zip(lows, bits, strict=True)]
+        return [Step(low, b, name, sign << low, taper) for name, sign in signs for low, b, taper in cuts]
+    steps = [Step(low, b, "both" if is_bipolar else "all", 1 << low, taper) for low, b, taper in cuts]
     if is_signed and not is_bipolar:
         steps[0] = steps[0]._replace(weight=-steps[0].weight)
     return steps
@@ -251,7 +257,7 @@ def lossless_adc_bits(numbers: ArrayNumbers, input_bits: int = 0) -> int:
 
 
 def code_range(numbers: ArrayNumbers, has_sign: bool) -> tuple[int, int]:
-    """Lowest and highest code of a conversion."""
+    """Lowest and highest code of a first step's conversion."""
     bits = numbers.adc_bits
     return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if has_sign else (0, (1 << bits) - 1)
 

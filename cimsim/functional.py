@@ -64,7 +64,8 @@ def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only re
     if not 1 <= adc_step <= MAX_SUM:
         raise ValueError(f"adc_step = {adc_step}: must be 1 to {MAX_SUM}")
     # bipolar drivers give the most negative input one level more than others
-    if shortcut and adc_step == 1 and numbers.adc_bits >= lossless_adc_bits(numbers, input_bits) + numbers.bipolar:
+    is_fine = adc_step == 1 and not numbers.tapers
+    if shortcut and is_fine and numbers.adc_bits >= lossless_adc_bits(numbers, input_bits) + numbers.bipolar:
         return array_mvm_exact(x, w)
     shift = input_shift(numbers, input_bits, input_signed)
     steps = input_steps(numbers, input_bits, input_signed and not shift)

@@ -35,10 +35,14 @@ class PackedArrays:
         self.rows = [row for rows in by_step for row in rows]
         level = max(sum(abs(row.scale) for row in rows) for rows in by_step)
         largest = level * self._largest_sum(digits, numbers.largest_digit)
-        self.lane = np.dtype(np.int16 if largest < 1 << 15 else np.int32)
+        tapers = np.array([step.taper for step in steps])
+        highest_sum = largest + (adc_step << int(tapers.max())) // 2
+        self.lane = np.dtype(np.int16 if highest_sum < 1 << 15 else np.int32)
         ranges = np.array([code_range(numbers, bool(sign)) for sign in stored.has_sign])
-        lows, highs = np.repeat(np.clip(ranges, -largest, largest), self.num_outputs, axis=0).T.astype(self.lane)
-        bound = max((largest // adc_step + 1) * sum(abs(step.weight) for step in steps), largest)
+        ranges = np.clip(ranges, -(most := np.iinfo(self.lane).max), most)
+        lows, highs = np.repeat(ranges, self.num_outputs, axis=0).T.astype(self.lane)
+        codes = sum((largest // (adc_step << step.taper) + 1) * abs(step.weight) << step.taper for step in steps)
+        bound = max(codes, largest)
         code = np.promote_types(self.lane, np.min_scalar_type(-bound - 1))  # of one group: all its steps
         self.code = np.promote_types(code, np.min_scalar_type(-bound * len(stored.flips) - 1))  # of all groups
         signs = 1 - 2 * stored.flips.reshape(len(stored.flips), -1).astype(code)
@@ -47,9 +51,12 @@ class PackedArrays:
             stored.weights * adc_step,
         )  # fmt: skip
         self.reading = bitplanes.reading_of(
-            np.array([row.scale for row in self.rows], self.lane),
-            np.array(list(accumulate(map(len, by_step))), np.int64),
-            np.array([step.weight for step in steps], code),
+            (
+                np.array([row.scale for row in self.rows], self.lane),
+                np.array(list(accumulate(map(len, by_step))), np.int64),
+            ),
+            np.array([step.weight << step.taper for step in steps], code),
+            tapers.astype(self.lane),
             adc_step,
             (self.is_xnor, bool(digits.min() < 0)),
         )

@@ -306,6 +306,7 @@ def array_numbers(chip: Chip) -> ArrayNumbers:
         drivers.bipolar,
         drivers.max_steps or 0,
         part.columns,
+        adc.component.tapers,
     )
 
 

@@ -34,6 +34,7 @@ class Read(NamedTuple):
     levels: list[int]
     worth: int
     bits: int
+    taper: int = 0
 
 
 def naive_mvm(x, w, numbers: ArrayNumbers, *widths):
@@ -72,8 +73,9 @@ def group_dot(inputs, weights, numbers: ArrayNumbers, widths: Widths):
     offset = 1 << (widths.weight_bits - 1) if numbers.encoding in ("offset", "xnor") else 0
     total = Fraction(-offset * sum(inputs))
     for digits, worth, has_sign in columns(weights, numbers, widths.weight_bits):
-        for levels, step_worth, bits in reads(inputs, numbers, widths):
-            total += worth * step_worth * column_dot(levels, digits, bits, has_sign, numbers, widths.adc_step)
+        for levels, step_worth, bits, taper in reads(inputs, numbers, widths):
+            coarser = numbers._replace(adc_bits=numbers.adc_bits - taper)
+            total += worth * step_worth * column_dot(levels, digits, bits, has_sign, coarser, widths.adc_step << taper)
     return total
 
 
@@ -106,16 +108,23 @@ def reads(inputs, numbers: ArrayNumbers, widths: Widths):
         for sign in (1, -1):
             for low, width in steps(bits, numbers):
                 part = [max(sign * value, 0) for value in inputs]
-                yield Read([(value >> low) % (1 << width) for value in part], sign << low, width)
+                digits = [(value >> low) % (1 << width) for value in part]
+                yield Read(digits, sign << low, width, taper(bits - low - width, numbers))
     elif is_signed and numbers.bipolar:
         for i, (low, width) in enumerate(steps(max(bits - 1, 1), numbers)):
             digits = [abs(value) >> low if i == 0 else (abs(value) >> low) % (1 << width) for value in inputs]
             signed = [-digit if value < 0 else digit for digit, value in zip(digits, inputs, strict=True)]
-            yield Read(signed, 1 << low, width)
+            yield Read(signed, 1 << low, width, taper(max(bits - 1, 1) - low - width, numbers))
     else:
         for i, (low, width) in enumerate(steps(bits, numbers)):
             digits = [(value >> low) % (1 << width) for value in inputs]
-            yield Read(digits, -(1 << low) if is_signed and i == 0 else 1 << low, width)
+            worth = -(1 << low) if is_signed and i == 0 else 1 << low
+            yield Read(digits, worth, width, taper(bits - low - width, numbers))
+
+
+def taper(carried, numbers: ArrayNumbers):
+    """Bits by which a step is converted more coarsely, of those that the steps before carried."""
+    return min(carried, numbers.adc_bits - 1) if numbers.tapers else 0
 
 
 def steps(bits, numbers: ArrayNumbers):

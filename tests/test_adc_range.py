@@ -30,7 +30,7 @@ def naive_sums(x, w, numbers, widths):
     full = (1 << numbers.cell_bits * numbers.group_columns) - 1
     for vector in x.tolist():
         for rows in row_groups(len(vector), numbers):
-            for levels, _, bits in reads([vector[row] for row in rows], numbers, Widths(*widths)):
+            for levels, _, bits, _ in reads([vector[row] for row in rows], numbers, Widths(*widths)):
                 for o in range(w.shape[1]):
                     for digits, _, _ in columns([int(w[row, o]) for row in rows], numbers, widths[0]):
                         pairs = list(zip(levels, digits, strict=True))

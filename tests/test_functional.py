@@ -75,11 +75,14 @@ def test_a_lossless_adc_gives_the_exact_product(case):
     assert np.array_equal(array_mvm(x, w, numbers, *widths), x @ w)
 
 
-@given(cases(3, 40, 5), st.integers(0, 4), st.integers(1, 9))
+@given(cases(3, 40, 5), st.integers(0, 4), st.integers(1, 9), st.booleans())
 @settings(max_examples=500)
-def test_equals_the_naive_twin_with_lossy_adcs(case, bits_less, adc_step):
+def test_equals_the_naive_twin_with_lossy_adcs(case, bits_less, adc_step, tapers):
     numbers, x, w, *widths = case
-    numbers, widths = numbers._replace(adc_bits=max(numbers.adc_bits - bits_less, 1)), [*widths, adc_step]
+    numbers, widths = (
+        numbers._replace(adc_bits=max(numbers.adc_bits - bits_less, 1), tapers=tapers),
+        [*widths, adc_step],
+    )
     assert np.array_equal(array_mvm(x, w, numbers, *widths), naive_mvm(x, w, numbers, *widths))
 
 
@@ -105,9 +108,8 @@ def test_vector_code_equals_its_definition(lane, is_xnor, is_signed, step):
     bits = rng.integers(0, 1 << 15, (2, 3, bitplanes.LANES)).astype(lane)
     halves = rng.integers(0, 1 << 16, (24, 3)).astype(np.uint32)
     words = halves * np.uint32(0x10001) if lane is np.int16 else halves << np.uint32(9)
-    scales, ends = np.array([4, 2, 1, -2, -1, 1], lane), np.array([3, 5, 6])
-    flags = (is_xnor, is_signed)
-    reading = bitplanes.reading_of(scales, ends, np.array([8, -4, 1], np.int32), step, flags)
+    rows, factors = (np.array([4, 2, 1, -2, -1, 1], lane), np.array([3, 5, 6])), np.array([8, -4, 1], np.int32)
+    reading = bitplanes.reading_of(rows, factors, np.array([0, 2, 1], lane), step, (is_xnor, is_signed))
     low, high = np.full(bitplanes.LANES, -40, lane), np.arange(bitplanes.LANES).astype(lane) * 4
     columns = bitplanes.Columns(
         bits[None, None], low, high, rng.choice([-1, 1], (1, 32)).astype(np.int32), np.array([3])
@@ -149,7 +151,8 @@ def test_ready_chips_multiply(name, is_signed):
     """Through arrays, drivers and encoding of every ready chip, with a converter that is wide enough."""
     numbers = array_numbers(load_chip(name))
     x, w = operands(np.random.default_rng(0), (5, 300, 7), 4, 4, is_signed)
-    assert np.array_equal(array_mvm(x, w, numbers._replace(adc_bits=31), 4, 4, is_signed, shortcut=False), x @ w)
+    numbers = numbers._replace(adc_bits=31, tapers=False)
+    assert np.array_equal(array_mvm(x, w, numbers, 4, 4, is_signed, shortcut=False), x @ w)
 
 
 def test_isaac_needs_eight_bits_with_the_flip_and_nine_without():
@@ -215,6 +218,17 @@ def test_a_ladder_is_one_conversion_where_slices_are_many():
     x, w = np.ones((1, 16), int), np.full((16, 1), 3)
     assert array_mvm(x, w, plain, 3, 1, shortcut=False) == 48
     assert array_mvm(x, w, joined, 3, 1, shortcut=False) == 31 - 4 * 16
+
+
+def test_a_tapering_converter_keeps_its_range_and_loses_its_last_bits():
+    """W. Wan et al., NeuRRAM, 2022: after three bits were carried, eight times the step and an eighth of the codes."""
+    numbers = ArrayNumbers(16, 16, 4, 3, 11, "offset", tapers=True)
+    steps = input_steps(numbers, 6, False)
+    assert [(step.bits, step.low, step.taper) for step in steps] == [(3, 3, 0), (3, 0, 3)]
+    x, w = operands(np.random.default_rng(0), (50, 16, 9), 4, 6)
+    errors = array_mvm(x, w, numbers, 4, 6) - x @ w
+    assert 0 < np.abs(errors).max() <= 4
+    assert np.array_equal(array_mvm(x, w, numbers._replace(tapers=False), 4, 6, shortcut=False), x @ w)
 
 
 def test_pairs_that_are_subtracted_first_need_fewer_codes():
