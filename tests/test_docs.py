@@ -12,6 +12,7 @@ from fake_run import write_run
 
 from cimsim.spec import load_chip
 from cimsim.study import load_study
+from cimsim.validation import left_out
 from docs import figures
 from reports.frames import read_run
 from workloads.errors import InputError, RunError
@@ -184,3 +185,10 @@ def test_a_missing_study_is_named(tmp_path):
 def test_a_failing_command_is_told(tmp_path):
     with pytest.raises(RunError, match="no such chip"):
         figures.output("cimsim simulate lenet5 --chip nowhere", tmp_path)
+
+
+def test_the_readme_quotes_what_chips_left_out_show():
+    """The error to expect on an unseen chip, as the command says now."""
+    found = left_out()["typical_factor"]
+    quoted = ", ".join(f"{about} {found[about]['left_out']:.1f}" for about in ("energy", "area", "time"))
+    assert f"typical factor either way on a chip left out: {quoted}" in " ".join(text_of("README.md").split())
