@@ -132,8 +132,7 @@ def _count_tile(builder, operands, firsts, kind):
     num_planes, num_words = (builder.extract_value(cells.shape, axis) for axis in (0, 1))
     lines = builder.bitcast(cells.data, vector.as_pointer())
     zero = _zero(vector)
-    totals = [cgutils.alloca_once_value(builder, zero) for _ in range(TILE)]
-    sums = [cgutils.alloca_once(builder, vector) for _ in range(TILE)]
+    totals, sums = ([cgutils.alloca_once(builder, vector) for _ in range(TILE)] for _ in range(2))
     counted, first = firsts
     rows = [builder.gep(driven.data, [builder.mul(builder.add(first, first.type(i)), num_words)]) for i in range(TILE)]
     for total in totals:
@@ -180,7 +179,7 @@ def _convert_vector(typing_context, counts, first, column, reading, codes):
         lines = builder.gep(builder.bitcast(data(kinds[0], args[0]), vector.as_pointer()), [first])
         low, high, sign = map(data, kinds[2].types, cgutils.unpack_tuple(builder, args[2]))
         limits = [_load_lanes(builder, limit, vector) for limit in (low, high)]
-        result = cgutils.alloca_once_value(builder, _zero(wide))
+        result = cgutils.alloca_once(builder, wide)
         builder.store(_zero(wide), result)
         total, start = cgutils.alloca_once(builder, vector), cgutils.alloca_once(builder, first.type)
         builder.store(first.type(0), start)

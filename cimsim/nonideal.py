@@ -46,7 +46,8 @@ class Drift(Frozen):
 
 
 class WireLoss(Frozen):
-    """Resistance of each segment of wire beside cells of `on_ohm` at the largest level; see `cimsim.irdrop`."""
+    """Resistance of each segment of wire (the crossbar's `segment_ohm` tells a node's) beside cells of `on_ohm` at the
+    largest level; see `cimsim.irdrop`. `ladders` err by at most half the square of what a column loses."""
 
     segment_ohm: float = Field(gt=0)
     on_ohm: float = Field(gt=0)

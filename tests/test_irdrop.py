@@ -70,6 +70,8 @@ def test_equal_cells_lose_what_exact_solutions_say(size, cell_ohm, segment_ohm):
     ratios = solve(cells, Wires(segment_ohm, segment_ohm), np.ones((1, size))).column_a[0] * cell_ohm / size
     found = ratios[0], ratios[-1], ratios.mean()
     assert found == pytest.approx(EQUAL_CELLS[size, cell_ohm, segment_ohm], abs=6e-7)
+    fast = transfer_by_ladders(cells, Wires(segment_ohm, segment_ohm)).sum(axis=0) * cell_ohm / size
+    assert np.abs(fast / ratios - 1).max() <= (1 - ratios.min()) ** 2 / 2
 
 
 def test_one_driven_row_loses_by_its_place():
