@@ -239,3 +239,28 @@ def test_reads_beside_a_slow_converter_are_not_rounded_up_to_its_conversions():
     macro = measure(chip, OperatingPoint(input_bits=1, weight_bits=1))
     assert macro.interval_ps == pytest.approx(131_000, rel=1e-3)
     assert load_chip("isaac").part("adc").component.peak_rate_hz >= 10**8
+
+
+CELLS = ("sram", "sram_8t", "sram_8t1c", "sram_12t", "reram", "reram_2t2r", "pcm", "fefet", "rom")
+PLAIN = {"crossbar.rows": 128, "crossbar.rows_on": 128, "crossbar.columns": 64, "crossbar.folds": 1, "adc.bits": 5,
+         "crossbar.cell_ff": None, "crossbar.cell_f2": None, "crossbar.read_ps": 10_000, "crossbar.read_v": 0.3}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["offset", "twos_complement", "differential", "sign_magnitude", "xnor"])
+@pytest.mark.parametrize("readout", [None, "charge", "current", "voltage", "time"])
+def test_every_cell_in_every_readout_and_encoding(readout, encoding):
+    for cell in CELLS:
+        more = {"crossbar.r_on_ohm": 50_000} if readout == "current" else {}
+        fields = {"crossbar.cell": cell, "crossbar.readout": readout, "crossbar.encoding": encoding}
+        macro = measure(load_chip("jia65", PLAIN | fields | more), OperatingPoint(input_bits=4, weight_bits=1))
+        assert macro.total_pj > 0 and macro.total_um2 > 0 and macro.interval_ps >= 4 * 10_000, cell
+
+
+@pytest.mark.parametrize("design", ["amplitude", "resistor_ladder", "pulse_count", "pwm"])
+@pytest.mark.parametrize("architecture", ["sar", "flash", "ramp", "cco"])
+def test_every_converter_with_every_driver(architecture, design):
+    more = {"dac.hold_ps": 10_000} if design == "resistor_ladder" else {}
+    fields = {"adc.architecture": architecture, "dac.design": design, "dac.bits": 2}
+    macro = measure(load_chip("jia65", PLAIN | fields | more), OperatingPoint(input_bits=4, weight_bits=1))
+    pulses = {"pulse_count": 3, "pwm": 4}.get(design, 1)
+    assert macro.interval_ps >= 2 * pulses * 10_000 and macro.total_pj > 0
