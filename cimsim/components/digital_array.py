@@ -29,6 +29,9 @@ from cimsim.scaling import Technology, adder_ps, area_factor, delay_factor
 # ZigZag-IMC, 28 nm, fitted to silicon: a two-input gate, each of its inputs, and a line past one cell.
 GATE_FF, GATE_INPUT_FF, LINE_FF, GATE_UM2, GATE_NM = 0.7, 0.35, 0.35, 0.614, 28.0
 INPUT_BITS = 8  # what an accumulator is built for
+# A library's adder adds random bits, which change every other time. Products of two random bits are ones in a quarter
+# of all cases and change three times in eight; sums that ripple through a column of cells are random again.
+PRODUCT_ACTIVITY = (2 * 0.25 * 0.75) / (2 * 0.5 * 0.5)
 
 TREE = {
     "rows": 32, "columns": 48, "rows_on": 32, "outputs_on": 6, "weight_bits": 8, "step_bits": 1, "cell_bits": 1,
@@ -67,7 +70,7 @@ class DigitalArray(MemoryArray):
         Source(
             f"full adder and flip-flop: {NEUROSIM}",
             (
-                CheckPoint(TREE, Technology(22, 0.85), "add_bit", 0.00857844 / 8, 0.001),
+                CheckPoint(TREE, Technology(22, 0.85), "add_bit", 0.75 * 0.00857844 / 8, 0.001),
                 CheckPoint(TREE, Technology(22, 0.85), "register_bit", 0.00255214, 0.001),
             ),
         ),
@@ -195,7 +198,8 @@ class DigitalArray(MemoryArray):
         if action == "multiply_bit":
             return self.product_pj(tech, REFERENCE)
         if action == "add_bit":
-            return energy_at(ADDER_8B_PJ, tech) / 8 * self.adder_scale
+            activity = PRODUCT_ACTIVITY if self.reduction == "adder_tree" else 1.0
+            return energy_at(ADDER_8B_PJ, tech) / 8 * activity * self.adder_scale
         return energy_at(FLIP_FLOP_PJ, tech)
 
     def data_factor(self, action: str, tech: Technology, activity: Activity) -> float:
