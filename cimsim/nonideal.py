@@ -30,6 +30,7 @@ from workloads.yamlfile import read_mapping
 
 RERAM = "HfOx ReRAM of W. Wan et al., NeuRRAM, Nature 608, 2022: 1 to 40 uS"
 PCM = "PCM of S. R. Nandakumar et al., ICECS 2019, and V. Joshi et al., Nat. Commun. 11, 2020: up to 25 uS"
+STUCK = "MNSIM 2.0's default; high, the frequent kind in a first 4 Mb HfO2 chip (C.-Y. Chen et al., TC 64(1), 2015)"
 
 
 class Drift(Frozen):
@@ -152,8 +153,8 @@ BANDS: Mapping[str, tuple[Assumption, ...]] = {
         band("variation_fraction", 0, 0.01, 0.3, "x", "low, verified writes; MNSIM 2.0's default; high, none verified"),
         band("read_noise_fraction", 0, 0.01, 0.03, "x", "random telegraph noise: no figure that holds for all cells"),
         band("off_fraction", 0.01, 0.025, 0.25, "x", f"{RERAM}; high, its cells of 250 kohm and 1 Mohm"),
-        band("stuck_off_probability", 0, 0.001, 0.0904, "x", "MNSIM 2.0; high, a 4 Mb chip (Chen et al., TC 64, 2015)"),
-        band("stuck_on_probability", 0, 0.001, 0.0175, "x", "MNSIM 2.0; high, a 4 Mb chip (Chen et al., TC 64, 2015)"),
+        band("stuck_off_probability", 0, 0.001, 0.0904, "x", STUCK),
+        band("stuck_on_probability", 0, 0.001, 0.0904, "x", STUCK),
     ),
     "pcm": (
         band("programming_fraction", 0.011, 0.036, 0.043, "x", f"{PCM}; low, level zero; high, near the largest"),
