@@ -16,9 +16,12 @@ from test_noise import gaussian, within
 
 from cimsim import noise
 from cimsim.analog import BATCH, Origin, ProgrammedArrays, Widths
+from cimsim.chip_cells import cells_of
 from cimsim.functional import ENCODINGS, ArrayNumbers, array_mvm, lossless_adc_bits
 from cimsim.irdrop import Wires, transfer
 from cimsim.nonideal import BANDS, CELLS, Drift, Nonidealities, WireLoss, load_cells
+from cimsim.rates import array_numbers
+from cimsim.spec import load_chip
 from docs.figures import ROOT, output
 from qat.evaluate import accuracy_of_seeds, run
 from workloads.errors import InputError
@@ -327,6 +330,20 @@ def test_cells_come_by_name_or_from_a_file(tmp_path):
     assert "drift.exponent = 2" in str(told.value)
     with pytest.raises(InputError, match=r"flash: no such file of cells, nor a name \(known: reram, pcm\)"):
         load_cells("flash")
+
+
+def test_a_chip_has_cells_of_its_kind():
+    """Wires where currents are read: ISAAC's lose a little of every product; SRAM is ideal; NeuRRAM reads voltages."""
+    isaac = load_chip("isaac")
+    cells, numbers = cells_of(isaac), array_numbers(isaac)._replace(adc_bits=30)
+    assert cells.model_copy(update={"wires": None}) == CELLS["reram"] == cells_of(load_chip("neurram"))
+    assert cells.wires and cells.wires.segment_ohm == pytest.approx(isaac.array.segment_ohm(isaac.technology))
+    assert cells_of(load_chip("sram-rom")).is_ideal and cells_of(load_chip("sram-digital")).is_ideal
+    x, w = np.full((1, 128), 255), np.full((128, 4), 127)
+    only_wires = Nonidealities(wires=cells.wires)
+    found = ProgrammedArrays(w, numbers._replace(column_flip=False), Widths(8, 8), only_wires, Origin(0)).read(x)
+    lost = 1 - (found + 128 * x.sum()) / ((127 + 128) * x.sum())
+    assert (lost > 0).all() and (lost < 0.1).all()
 
 
 def test_the_example_of_real_cells(tmp_path):
