@@ -42,6 +42,7 @@ bench: export OMP_NUM_THREADS = 1
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.array_cycles
 	$(BIN)/python -m benchmarks.resnet18
+	$(BIN)/python -m benchmarks.functional
 	$(BIN)/python -m benchmarks.quantizers
 	$(BIN)/python -m benchmarks.train_step
 

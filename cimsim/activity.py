@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cimsim.component import Activity
-from cimsim.encodings import ArrayNumbers, input_steps, levels, store
+from cimsim.encodings import ArrayNumbers, input_shift, input_steps, levels, store
 
 
 class Histogram(NamedTuple):
@@ -64,10 +64,11 @@ def from_histograms(
 
 def _levels(x: np.ndarray, numbers: ArrayNumbers, input_bits: int, is_signed: bool) -> Iterator[np.ndarray]:
     """Levels of inputs x of any shape in each step, as parts of the step's largest."""
-    steps = input_steps(numbers, input_bits, is_signed)
+    shift = input_shift(numbers, input_bits, is_signed)
+    steps = input_steps(numbers, input_bits, is_signed and not shift)
     highest = max(step.low for step in steps)
     for step in steps:
-        yield np.abs(levels(x, step, step.low == highest)) / ((1 << step.bits) - 1)
+        yield np.abs(levels(x + shift, step, step.low == highest)) / ((1 << step.bits) - 1)
 
 
 def _cells(w: np.ndarray, numbers: ArrayNumbers, weight_bits: int) -> np.ndarray:

@@ -129,3 +129,11 @@ def test_histograms_come_close_on_a_trained_network(chip):
         *((row.histogram_ratio, row.fixed_ratio) for row in rows), strict=True))  # fmt: skip
     assert guessed.mean() < 0.03 and guessed.max() < 0.08
     assert fixed.mean() > 3 * guessed.mean()
+
+
+def test_signed_inputs_of_several_bits_a_step_are_driven_shifted():
+    """Two's complement in steps of two bits would need a negative level: -8 .. 7 are driven as 0 .. 15."""
+    numbers = ArrayNumbers(8, 8, 1, 2, 8, "offset")
+    x, w = np.full((2, 8), -8), np.full((8, 2), -8)
+    assert exact(x, w, numbers, 4, 4, input_signed=True).input_density == 0
+    assert exact(-x - 1, w, numbers, 4, 4, input_signed=True).input_density == 1
