@@ -72,7 +72,7 @@ def count_load(job: LoadJob) -> LoadCounts:
     if job.banks > MOST_BANKS:
         raise ValueError(f"LoadJob: banks = {job.banks}: must be <= {MOST_BANKS}")
     stream = np.frombuffer(job.entries, np.int64) if job.entries else _uniform_entries()
-    return LoadCounts(*_run_load_compiled(LoadJob(*map(int, job[:-1]), 0), stream))  # pyright: ignore[reportArgumentType]
+    return LoadCounts(*_run_load_compiled(LoadJob._make((*map(int, job[:-1]), 0)), stream))
 
 
 @lru_cache(maxsize=1)

@@ -20,9 +20,9 @@ mvm_jobs = st.builds(
     digital_ticks=ints(0, 20), write_ticks=ints(0, 20),
 )  # fmt: skip
 load_jobs = st.builds(
-    LoadJob, entries=st.just(b""), blocks=ints(1, 5), codes_per_block=ints(1, 9), code_bits=ints(1, 9), index_width=ints(1, 12),
-    ports=ints(1, 5), latency=ints(0, 6), block_rows=ints(1, 4), write_ticks=ints(1, 4), buffers=ints(1, 2),
-    lookups=ints(1, 3), banks=st.just(0),
+    LoadJob, entries=st.just(b""), blocks=ints(1, 5), codes_per_block=ints(1, 9), code_bits=ints(1, 9),
+    index_width=ints(1, 12), ports=ints(1, 5), latency=ints(0, 6), block_rows=ints(1, 4), write_ticks=ints(1, 4),
+    buffers=ints(1, 2), lookups=ints(1, 3), banks=st.just(0),
 )  # fmt: skip
 
 # Shafiee et al., "ISAAC", ISCA 2016: a 16-bit product takes 22 cycles of 100 ns and a new one starts every

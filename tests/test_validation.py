@@ -243,7 +243,8 @@ def test_reads_beside_a_slow_converter_are_not_rounded_up_to_its_conversions():
 
 CELLS = ("sram", "sram_8t", "sram_8t1c", "sram_12t", "reram", "reram_2t2r", "pcm", "fefet", "rom")
 PLAIN = {"crossbar.rows": 128, "crossbar.rows_on": 128, "crossbar.columns": 64, "crossbar.folds": 1, "adc.bits": 5,
-         "crossbar.cell_ff": None, "crossbar.cell_f2": None, "crossbar.read_ps": 10_000, "crossbar.read_v": 0.3}  # fmt: skip
+         "crossbar.cell_ff": None, "crossbar.cell_f2": None, "crossbar.read_ps": 10_000,
+         "crossbar.read_v": 0.3}  # fmt: skip
 
 
 @pytest.mark.parametrize("encoding", ["offset", "twos_complement", "differential", "sign_magnitude", "xnor"])
