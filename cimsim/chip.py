@@ -107,6 +107,10 @@ class Chip(Frozen):
     def arrays_per_unit(self) -> int:
         return self.array.count
 
+    @property
+    def num_arrays(self) -> int:
+        return self.num_tiles * self.units_per_tile * self.arrays_per_unit
+
     @cached_property
     def array(self) -> Any:
         """The unit's arrays: a crossbar, or another part that computes on weights."""

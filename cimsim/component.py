@@ -72,15 +72,16 @@ class Assumption(Frozen):
 
 
 class Stated(Frozen):
-    """Figures printed in the chip's paper for a group of `of` instances; `energy_pj` is of one action each.
+    """Figures printed in the chip's paper for a group of `of` instances; `energy_pj` is of one action each. Zero says
+    that another part's figure has it inside.
 
     They anchor the model: price = stated x model now / model at the values `at` (fields of the part,
     `node_nm`, `supply_v`; what is not named there is as it is now). So a sweep moves a printed figure by
     the model's law.
     """
 
-    power_mw: float | None = Field(default=None, gt=0)
-    area_mm2: float | None = Field(default=None, gt=0)
+    power_mw: float | None = Field(default=None, ge=0)
+    area_mm2: float | None = Field(default=None, ge=0)
     leakage_mw: float | None = Field(default=None, gt=0)
     energy_pj: dict[str, float] = {}
     of: int = Field(ge=1)
@@ -139,6 +140,8 @@ class Component(Frozen, ABC):
         known = {*type(self).model_fields, "node_nm", "supply_v"} - {"stated"}
         if unknown := sorted(set(self.stated.at) - known):
             raise ValueError(f"stated.at: no such fields {unknown} (known: {', '.join(sorted(known))})")
+        if not self.stated.at:
+            return self
         try:
             self._as_stated(Technology(1.0, 1.0))
         except ValidationError as error:

@@ -110,10 +110,14 @@ class Prices:
         if key not in self._known:
             part = self._part(kind, role)
             price_pj = part.component.energy_pj(action, self.chip.technology) if part else 0.0
+            if kind == "block":  # works for all arrays under it: each pays its share
+                price_pj *= part.instances / self.chip.num_arrays
             self._known[key] = (part.name if part else "", price_pj)
         return self._known[key]
 
     def _part(self, kind: str, role: str) -> Any:
+        if kind == "block":  # the only kind of which each part is its own
+            return next(part for part in self.chip.parts() if part.name == role)
         return self.chip.part(kind, role) or self.chip.part(kind)  # a kind's only part plays all its roles
 
     def price(self, actions: Actions, activity: Activity | None = None) -> EnergyPj:

@@ -127,7 +127,7 @@ def _check_reload(network: Network, works: Mapping[str, LayerWork], chip: Chip, 
     if resident or (is_writable and chip.part("dram") is not None):
         return
     need = sum(work.placement.num_units for work in works.values()) * chip.arrays_per_unit
-    have = chip.num_tiles * chip.units_per_tile * chip.arrays_per_unit * rates.weight_sets(chip)
+    have = chip.num_arrays * rates.weight_sets(chip)
     lacks = "and no outer memory (dram) to reload from" if is_writable else "whose cells cannot be rewritten"
     remedy = ", or add a dram part" if is_writable else ""
     raise InputError(

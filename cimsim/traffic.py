@@ -25,7 +25,8 @@ def own_actions(node: Node, work: LayerWork | None, deployment: Deployment) -> A
     """Everything that a node does for one image wherever it lies: computing, and its maps in and out."""
     if work is None:
         return digital_actions(node, deployment) + map_actions(node, 1, deployment)
-    own = work.actions + spread_actions(work, deployment.chip) + stream_actions(work, deployment.chip)
+    chip = deployment.chip
+    own = work.actions + spread_actions(work, chip) + stream_actions(work, chip) + block_actions(work, chip)
     return own + map_actions(node, work.deliveries, deployment)
 
 
@@ -73,6 +74,14 @@ def spread_actions(work: LayerWork, chip: Chip) -> Actions:
     part = chip.part("router")
     hops = ceil(work.placement.num_tiles / part.component.shared_by) if part else min(1, work.placement.num_tiles - 1)
     return Counter({rates.hop_action(chip): work.input_bits * work.deliveries * hops})
+
+
+def block_actions(work: LayerWork, chip: Chip) -> Actions:
+    """What blocks draw: as many array-ps as the layer's arrays take, stalls between its positions included."""
+    arrays = work.placement.num_arrays // work.placement.copies
+    pace_ps = rates.instant_ps(work.interval_ticks, work.clock_hz)
+    spent = arrays * work.layer.num_positions * pace_ps
+    return Counter({("block", part.name, "array_ps"): spent for part in chip.parts() if part.component.kind == "block"})
 
 
 def stream_actions(work: LayerWork, chip: Chip) -> Actions:

@@ -2,6 +2,7 @@
 
 from cimsim.component import Component
 from cimsim.components.adc import Adc
+from cimsim.components.block import Block
 from cimsim.components.buffer import Buffer
 from cimsim.components.bus import Bus
 from cimsim.components.codebook_rom import CodebookRom
@@ -41,4 +42,5 @@ COMPONENTS: dict[str, type[Component]] = {
     "link": Link,
     "dram": Dram,
     "digital": Digital,
+    "block": Block,
 }

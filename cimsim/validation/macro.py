@@ -75,7 +75,7 @@ def measure(chip: Chip, point: OperatingPoint) -> Macro:
     layer = _full_layer(chip, fmt)
     placement, units = place(layer, fmt, chip), chip.num_tiles * chip.units_per_tile
     interval, latency, step = _times_ps(layer, fmt, placement, chip, point.input_bits)
-    actions = _actions(layer, fmt, placement, chip, point.input_bits)
+    actions = _actions(layer, fmt, placement, chip, point.input_bits) + _blocks(chip, interval)
     inside = {part.name: part for part in chip.parts() if part.level_name == chip.unit.name}
     activity = Activity.of_means(point.input_density, point.weight_density)
     energy = {name: by for name, by in Prices(chip).price(actions, activity).items() if name in inside}
@@ -102,6 +102,12 @@ def _full_layer(chip: Chip, fmt: WeightFormat) -> Layer:
 def _actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, input_bits: int) -> Actions:
     count = digital.actions if isinstance(chip.array, DigitalArray) else compute_actions
     return count(layer, fmt, placement, chip, input_bits)
+
+
+def _blocks(chip: Chip, interval_ps: float) -> Actions:
+    """All arrays of one unit work for one interval."""
+    spent = round(interval_ps) * chip.arrays_per_unit
+    return Actions({("block", part.name, "array_ps"): spent for part in chip.parts() if part.component.kind == "block"})
 
 
 def _times_ps(

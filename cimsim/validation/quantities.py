@@ -140,7 +140,7 @@ def _efficiency(subject: Subject, parts: tuple[str, ...]) -> float:
 def _storage(subject: Subject, parts: tuple[str, ...]) -> float:
     """Bits of weights in cells per mm2 of the chip."""
     array, chip = subject.chip.array, subject.chip
-    cells = array.num_cells * array.copies * chip.arrays_per_unit * chip.units_per_tile * chip.num_tiles
+    cells = array.num_cells * array.copies * chip.num_arrays
     return cells * array.cell_bits / (_bill(subject, (), "area_mm2") * chip.root.count)
 
 
