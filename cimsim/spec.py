@@ -90,8 +90,9 @@ def _with_array(chip: Chip, raw: dict[str, Any]) -> Chip:
     array, changed = chip.array, False
     if not isinstance(array, MemoryArray):
         return chip
-    own = {(array.kind, "peak_rate_hz"): array.natural_rate_hz(chip.technology) or _conversions_hz(chip),
-           ("dac", "line_ff"): array.row_line_ff(chip.technology)}  # fmt: skip
+    rate_hz = array.natural_rate_hz(chip.technology) or _conversions_hz(chip)
+    own = {(kind, "peak_rate_hz"): rate_hz for kind in (array.kind, "dac", "sample_hold")}
+    own["dac", "line_ff"] = array.row_line_ff(chip.technology)
     *_, unit = _raw_levels(raw)
     for block in unit["parts"].values():
         for (kind, field), value in own.items():

@@ -71,7 +71,7 @@ def test_blocks_that_are_always_on_are_charged_by_time_alone(with_blocks):
 
 
 def test_a_block_without_figures_is_refused(with_blocks):
-    with pytest.raises(InputError, match="control.*stated.power_mw and stated.area_mm2 are required"):
+    with pytest.raises(InputError, match=r"control.*stated.power_mw and stated.area_mm2 are required"):
         load_chip(with_blocks(stated={"power_mw": 1.0, "of": 1, "source": SOURCE}))
 
 

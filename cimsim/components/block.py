@@ -21,7 +21,7 @@ class Block(Component):
     ACTIONS: ClassVar = ("array_ps",)  # all arrays under one block at work for one ps
     SOURCES: ClassVar = (
         Source(
-            "the figures stated for the block; A. Shafiee et al., ISCA 2016, Table I, for one: a bus of 7 mW and 0.090 mm2",
+            "what is stated for the block; as a bus of 7 mW and 0.090 mm2 (A. Shafiee et al., ISCA 2016, Table I)",
             (
                 CheckPoint({"stated": BUS}, nominal(32), "array_ps", 0.007, 1e-9),
                 CheckPoint({"stated": BUS}, nominal(32), "area_um2", 90_000, 1e-9),
