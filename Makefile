@@ -19,7 +19,7 @@ help:
 	@echo "make check  formatting, lint, types and import contracts"
 	@echo "make bench  measure the simulator's speed"
 	@echo "make docs   run the seeded study and redraw the figures of the documents"
-	@echo "make schemes  train every scheme on the same tasks and fill docs/schemes.md (an hour and a quarter on one core)"
+	@echo "make schemes  train every scheme on the same tasks and fill docs/schemes.md (an hour and three quarters on one core)"
 	@echo "make pretrained  quantize two published networks in every scheme and fill docs/pretrained.md (50 minutes on one core);"
 	@echo "                 install their packages first, as docs/pretrained.md says"
 	@echo "make clean  remove the environment and the caches; runs/ and .data/ stay"

@@ -1,13 +1,15 @@
 """Writes docs/schemes.md: every scheme on the same three tasks, and families of schemes on larger networks.
 
-`python -m docs.schemes` trains and times what `runs/schemes` does not hold yet (an hour and a quarter on one core, a
-third of it DKM and Gumbel softmax) and fills the blocks of the page. Killed at any moment, the same command goes on.
+`python -m docs.schemes` trains and times what `runs/schemes` does not hold yet (an hour and three quarters on one core, a
+quarter of it DKM and Gumbel softmax) and fills the blocks of the page; with the word `tasks` or `networks`, one of its
+two tables. Killed at any moment, the same command goes on.
 """
 
 from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,6 @@ from workloads.format import parse_format
 
 PAGE = ROOT / "docs" / "schemes.md"
 COMMAND = "python -m docs.schemes"
-LARGER = """The same for one scheme of each family on a larger network, and on more text (45 classes), in per cent of
-test samples. Time is that of one trial (fine-tuning, validation and test) in seconds of one core; in the float row it
-is that of training the float network, from which all others start."""
-
 Found = list[dict[str, Any]]
 
 
@@ -106,24 +104,37 @@ def _mean(results: Found, name: str) -> str:
     return f"{float(f'{np.mean(values):.3g}'):g}" if values else ""
 
 
-def made() -> str:
-    """What made the tables."""
+def made(table: str = "") -> str:
+    """What made a table."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("numba", "numpy", "torch"))
-    seeds = ", ".join(map(str, SEEDS))
-    return f"Made by `{COMMAND}`: seeds {seeds}, cimsim {__version__}, Python {platform.python_version()}, {packages}."
+    seeds, command = ", ".join(map(str, SEEDS)), f"{COMMAND} {table}".strip()
+    return f"Made by `{command}`: seeds {seeds}, cimsim {__version__}, Python {platform.python_version()}, {packages}."
 
 
-def main(folder: Path = FOLDER) -> None:
+def tasks_block(folder: Path) -> str:
     """Times first: training on other cores would disturb them."""
     ratios = known_ratios(folder, lambda: step_ratios(ROWS))
-    larger = [timed(trial, folder / "networks") for trial in family_trials()]
-    found = run_trials(trials(), folder, workers=2)
-    refresh(PAGE, {"schemes": lambda _: f"{table(found, ratios)}\n\n{LARGER}\n\n{networks_table(larger)}",
-                   "schemes made": lambda _: made()})  # fmt: skip
+    return f"{table(run_trials(trials(), folder, workers=2), ratios)}\n\n{made('tasks')}"
+
+
+def networks_block(folder: Path) -> str:
+    found = [timed(trial, folder / "networks") for trial in family_trials()]
+    return f"{networks_table(found)}\n\n{made('networks')}"
+
+
+BLOCKS = {"tasks": tasks_block, "networks": networks_block}
+
+
+def main(names: Sequence[str] = (), folder: Path = FOLDER) -> None:
+    """Fill these blocks of the page, or all."""
+    if unknown := sorted(set(names) - set(BLOCKS)):
+        raise InputError(COMMAND, [f"no such table {', '.join(unknown)} (known: {', '.join(BLOCKS)})"])
+    for name in names or BLOCKS:
+        refresh(PAGE, {f"schemes {name}": lambda _, fill=BLOCKS[name]: fill(folder)})
 
 
 if __name__ == "__main__":
     try:
-        main()
+        main(sys.argv[1:])
     except (InputError, RunError) as error:
         sys.exit(f"{error}")

@@ -31,7 +31,7 @@ TASKS = (
     Task("small CNN, 8x8 digits", "digitsnet", "digits", Training(float_epochs=12, tune_images=12_000, batch=64)),
 )  # fmt: skip
 NETWORKS = (
-    Task("ResNet-8, Fashion-MNIST", "resnet8", "fashion_mnist", Training(float_epochs=2, tune_images=12_000), {}, (0,)),
+    Task("ResNet-8, Fashion-MNIST", "resnet8", "fashion_mnist", Training(float_epochs=2, tune_images=24_000)),
     Task("text transformer, WordNet", "text_transformer_wordnet", "wordnet",
          Training(float_epochs=2, tune_images=24_000), TABLES),
 )  # fmt: skip
