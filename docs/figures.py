@@ -31,7 +31,9 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 DOCUMENTS = (ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 DEFAULT_RUN = "runs/fashion_mnist_seeds"
-MARK = re.compile(r"^<!-- (output: .+|made|results(?:: .+)?|verdict|schemes tasks|schemes networks|pretrained|end) -->\n", re.M)
+MARK = re.compile(
+    r"^<!-- (output: .+|made|results(?:: .+)?|verdict|schemes (?:tasks|networks)|pretrained|end) -->\n", re.M
+)
 EXAMPLE_IMAGES = (
     "own_module.png",
     "break_even.png",

@@ -1,8 +1,8 @@
 """Writes docs/schemes.md: every scheme on the same three tasks, and families of schemes on larger networks.
 
-`python -m docs.schemes` trains and times what `runs/schemes` does not hold yet (an hour and three quarters on one core, a
-quarter of it DKM and Gumbel softmax) and fills the blocks of the page; with the word `tasks` or `networks`, one of its
-two tables. Killed at any moment, the same command goes on.
+`python -m docs.schemes` trains and times what `runs/schemes` does not hold yet (an hour and three quarters on one core,
+a quarter of it DKM and Gumbel softmax) and fills the blocks of the page; with the word `tasks` or `networks`, one of
+its two tables. Killed at any moment, the same command goes on.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from cimsim.validation import Row, check_references
 from cimsim.validation.quantities import QUANTITIES
@@ -56,7 +57,7 @@ def draw(path: Path = IMAGE) -> None:
         axis.set(xscale="log", xlim=(LEAST if kind != "time" else 0.5, MOST if kind != "time" else 2), title=title)
         ticks = (0.5, 1, 2) if kind == "time" else (0.1, 0.25, 0.5, 1, 2, 4)
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel("modelled over published")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks(range(len(refs)), refs)
