@@ -91,7 +91,9 @@ def _with_array(chip: Chip, raw: dict[str, Any]) -> Chip:
     if not isinstance(array, MemoryArray):
         return chip
     rate_hz = array.natural_rate_hz(chip.technology) or _conversions_hz(chip)
-    own = {(kind, "peak_rate_hz"): rate_hz for kind in (array.kind, "dac", "sample_hold")}
+    own: dict[tuple[str, str], float | None] = {
+        (kind, "peak_rate_hz"): rate_hz for kind in (array.kind, "dac", "sample_hold")
+    }
     own["dac", "line_ff"] = array.row_line_ff(chip.technology)
     *_, unit = _raw_levels(raw)
     for block in unit["parts"].values():
