@@ -168,12 +168,25 @@ def train(  # noqa: PLR0913 (a command line)
         str, typer.Option("--recipe", help="How the format is trained (`cimsim formats --recipes`).")
     ] = "default",
     float_epochs: Annotated[int, typer.Option("--float-epochs", min=1, help="Epochs of float training before.")] = 4,
-    images: Annotated[int, typer.Option("--images", min=1, help="Images (or texts) of fine-tuning.")] = 100_000,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            "--images",
+            min=1,
+            help="Images or texts of fine-tuning [default: 100,000; of a network with published weights: 60 steps].",
+        ),
+    ] = None,
+    start: Annotated[
+        Literal["nearest", "hessian", "clip", "gptq"],
+        typer.Option("--start", help="Of published weights: how they are quantized before training."),
+    ] = "nearest",
     seed: Seed = 0,
     run_dir: RunDirOption = None,
     json: Json = False,
 ) -> None:
     """Train a quantized network: one plan of a study, measured on its chips, or any network in any format.
+
+    `efficientnet_lite0` and `minilm` have published weights: their own float outputs teach them.
 
     Killed at any moment, the same command goes on.
 
@@ -185,12 +198,23 @@ def train(  # noqa: PLR0913 (a command line)
         from qat.codesign import train_one
 
         return screen.show_rows(train_one(load_study(Path(what), for_training=True), plan, seed, run_dir), json)
-    from qat.lab import run_trials, trial_of
+    from qat.published_trial import PUBLISHED
 
-    trial = trial_of(
-        network=what, data=data, format=fmt, recipe=recipe, seed=seed, float_epochs=float_epochs, images=images
-    )
-    screen.show_trials(run_trials([trial], run_dir or Path("runs/train")), json)
+    folder = run_dir or Path("runs/train")
+    if what in PUBLISHED:
+        from qat.published_trial import COLUMNS, cells, published_trial, run_published
+
+        chosen = published_trial(what, data, images, format=fmt, recipe=recipe, start=start, seed=seed)
+        row = run_published(chosen, folder)
+        screen.show_cells("beside the float network, on the test set", COLUMNS, [cells(row)], [row], json)
+        return screen.say(f"Weights: {folder / chosen.weights}") if chosen.weights else None
+    from qat.lab import run_trials, trial_of, weights_path
+
+    trial = trial_of(network=what, data=data, format=fmt, recipe=recipe, seed=seed, float_epochs=float_epochs,
+                     images=100_000 if images is None else images)  # fmt: skip
+    screen.show_trials(run_trials([trial], folder), json)
+    if weights_path(folder, trial).exists():
+        screen.say(f"Weights: {weights_path(folder, trial)}")
 
 
 @app.command()

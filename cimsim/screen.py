@@ -309,6 +309,11 @@ def show_recipes(recipes: Sequence[tuple[str, str]], json: bool) -> None:
     print_table("training recipes", ("recipe", "differs from the default by"), recipes)
 
 
+def show_cells(title: str, columns: Sequence[str], cells: Sequence[Sequence[Any]], rows: Any, json: bool) -> None:
+    """A table, or with `json` the rows behind it."""
+    return print_json(rows) if json else print_table(title, columns, cells)
+
+
 def show_trials(rows: Sequence[dict[str, Any]], json: bool) -> None:
     """Results of trained networks, one a line."""
     if json:

@@ -6,7 +6,6 @@ networks (`lite0`, `minilm`) it only measures these. Killed at any moment, the s
 
 from __future__ import annotations
 
-import copy
 import json
 import platform
 import sys
@@ -19,31 +18,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from rich.console import Console
-from scipy import stats
-from torch import Tensor, nn
 
 from cimsim import __version__
 from cimsim.rundir import content_key, write_atomically
 from docs.figures import ROOT, refresh
-from docs.pretrained_tasks import SEED, SETTINGS, TASKS, Task, require
-from qat.attach import after_step, attached, encode_model, parameter_groups, quantize, unquantize
-from qat.inputs import attach_inputs, calibrate
-from qat.lab import FLOAT, stored_bytes
-from qat.ptq import Method, ptq, release
-from qat.recipe import RECIPES
-from qat.universal import universal_book
+from qat.lab import FLOAT
+from qat.ptq import Method
+from qat.published import Choice, distance, judged, measured
+from qat.published_tasks import SEED, SETTINGS, TASKS, require
 from workloads.errors import InputError, RunError
-from workloads.format import parse_format
-from workloads.plan import Plan
-from workloads.pretrained import efficientnet_lite0, minilm
 
 PAGE, FOLDER = ROOT / "docs" / "pretrained.md", ROOT / "runs" / "pretrained"
 COMMAND = "python -m docs.pretrained"
-EIGHT_BITS = "linear-8"  # layers that no row gives fewer bits
 
 
 class Row(NamedTuple):
-    """A way to quantize a trained network; `steps` of distillation follow where there are any."""
+    """A way to quantize a trained network, with a title; `steps` of distillation follow where there are any."""
 
     title: str
     format: str
@@ -57,6 +47,10 @@ class Row(NamedTuple):
     def key(self) -> str:
         """Names its result: another row or other settings have another."""
         return f"{self.format}-{self.method}-{content_key(self._replace(title='', network=''), SETTINGS)}"
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(self.format, self.method, self.recipe, self.activation_bits, self.steps)
 
 
 ROWS = (
@@ -106,86 +100,6 @@ TRAINED = (
 )
 
 
-def measured(row: Row, task: Task) -> dict[str, Any]:
-    """Bits and error of the row's low-bit layers, bits of all, and what the task measures."""
-    model, start_s = copy.deepcopy(task.model), time.monotonic()
-    eight = _baked(model, Plan.uniform(model, EIGHT_BITS, skip=[*_others(model, task.eight_bit)]))
-    found: dict[str, Any] = {"weights": 0, "bytes": 0, "eight_weights": eight[0], "eight_bytes": eight[1]}
-    if row.format != FLOAT:
-        plan = Plan.uniform(model, row.format, skip=task.eight_bit, activation_bits=row.activation_bits or 8)
-        original = {name: model.get_submodule(name).get_parameter("weight").detach().clone() for name in plan.layers}
-        quantize_row(model, plan, row, task)
-        if row.steps:
-            if task.correct:
-                task.correct(model.eval())
-            found["untrained"] = task.measure(model.eval())
-            found["step_seconds"] = distill(model, row, task)
-        found |= stored_and_error(model.eval(), original)
-        unquantize(model, keep_values=True)
-    if row.activation_bits:
-        layers = [name for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
-        attach_inputs(model, dict.fromkeys(layers, row.activation_bits), task.calibration[0][:1])
-        calibrate(model, task.calibration)
-    found |= task.measure(model.eval())
-    if task.correct and not row.steps:
-        task.correct(model)
-        found["corrected"] = task.measure(model)
-    return found | {"seconds": time.monotonic() - start_s}
-
-
-def _others(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
-    """The layers that match none of the patterns."""
-    return list(Plan.uniform(model, EIGHT_BITS, skip=patterns).layers)
-
-
-def _baked(model: nn.Module, plan: Plan) -> tuple[int, int]:
-    """Gives the plan's layers their quantized values for good; returns their weights and stored bytes."""
-    quantize(model, plan, recipe=RECIPES["untrained"], seed=SEED)
-    weights, nbytes = sum(one.weight.numel() for one in attached(model)), stored_bytes(model)
-    unquantize(model, keep_values=True)
-    return weights, nbytes
-
-
-def quantize_row(model: nn.Module, plan: Plan, row: Row, task: Task) -> None:
-    """Quantizers on the layers of the plan, as the row says; a universal book is of the weights of both networks."""
-    recipe = RECIPES[row.recipe]
-    if recipe.vector != "universal":
-        ptq(model, plan, task.calibration, row.method, recipe=recipe, seed=SEED)
-        return
-    nets = (efficientnet_lite0(), minilm())
-    parts = [part for net in nets for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
-    weights = [part.weight.detach() for part in parts if part.weight[0].numel() % 4 == 0]
-    quantize(model, plan, recipe=recipe, books={row.format: universal_book(parse_format(row.format), weights)})
-
-
-def distill(model: nn.Module, row: Row, task: Task) -> float:
-    """Some steps of Adam towards the float outputs, norms and dropout as in evaluation; returns seconds per step."""
-    release(model)
-    model.eval()
-    optimizer = torch.optim.Adam(parameter_groups(model, task.lr, quantizer_lr=task.lr / 10))
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / row.steps)  # codes come to rest
-    generator, start_s = torch.Generator().manual_seed(SEED), time.monotonic()
-    for step in range(row.steps):
-        loss = task.loss(model, torch.randperm(task.num_samples, generator=generator)[: task.batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-        if (step + 1) % RECIPES[row.recipe].after_every == 0:
-            after_step(model, step)
-    return (time.monotonic() - start_s) / row.steps
-
-
-def stored_and_error(model: nn.Module, original: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Weights and bytes of quantized layers, as packed, and squared error over squared weights of all together."""
-    off = energy = 0.0
-    for name, stored in encode_model(model).items():
-        off += float((stored.decode() - original[name]).double().square().sum())
-        energy += float(original[name].double().square().sum())
-    weights = sum(weight.numel() for weight in original.values())
-    return {"weights": weights, "bytes": stored_bytes(model), "relative_error": off / energy}
-
-
 def run(names: Iterable[str], folder: Path = FOLDER) -> None:
     """Measures the rows of these networks that the folder does not hold; each is one file, whole or not there."""
     console = Console(stderr=True)
@@ -196,7 +110,7 @@ def run(names: Iterable[str], folder: Path = FOLDER) -> None:
             continue
         task, start_s = TASKS[name](folder), time.monotonic()
         for done, row in enumerate(todo, start=1):
-            found = measured(row, task)
+            found = measured(row.choice, task)
             text = json.dumps({**row._asdict(), "network": name, **found}, indent=1, sort_keys=True) + "\n"
             write_atomically(result_path(folder, name, row), text.encode())
             left_s = (time.monotonic() - start_s) / done * (len(todo) - done)
@@ -240,19 +154,6 @@ def table(columns: Mapping[str, Callable[[dict[str, Any]], str]], found: list[di
     return "\n".join(f"| {' | '.join(line)} |" for line in [list(columns), rules, *cells])
 
 
-def wilson(same: int, count: int) -> str:
-    """A share in per cent with its 95 % Wilson interval (Wilson, 1927)."""
-    low, high = stats.binomtest(same, count).proportion_ci(method="wilson")
-    return f"{100 * same / count:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
-
-
-def change(accuracies: list[float], of_float: list[float]) -> str:
-    """Mean change of accuracy in points over the splits, each against float, with its 95 % t-interval."""
-    points = 100 * (np.array(accuracies) - np.array(of_float))
-    half = float(stats.t.ppf(0.975, len(points) - 1)) * float(np.std(points, ddof=1)) / len(points) ** 0.5
-    return f"{np.mean(points):+.1f} ± {half:.1f}"
-
-
 def _bits(found: dict[str, Any]) -> str:
     return f"{8 * found['bytes'] / found['weights']:.2f}" if found["weights"] else "32"
 
@@ -268,18 +169,6 @@ def _method(found: dict[str, Any]) -> str:
     return ("–" if found["format"] == FLOAT else found["method"]) + recipe
 
 
-def _judged(found: dict[str, Any]) -> str:
-    return (
-        wilson(found["same"], found["crops"])
-        if "same" in found
-        else change(found["accuracies"], found["float_accuracies"])
-    )
-
-
-def _distance(found: dict[str, Any]) -> str:
-    return f"KL {found['kl']:.2f}" if "kl" in found else f"cosine {found['cosine']:.3f}"
-
-
 STORED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "scheme": lambda r: r["title"],
     "format": lambda r: f"`{r['format']}`",
@@ -289,15 +178,15 @@ STORED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "relative error": lambda r: f"{r.get('relative_error', 0):.3g}",
 }
 LITE0_COLUMNS = STORED_COLUMNS | {
-    "same first class": _judged,
+    "same first class": judged,
     "shared of first five": lambda r: f"{100 * r['top5']:.0f} %",
     "KL (nats)": lambda r: f"{r['kl']:.2f}",
-    "norms corrected: same first class": lambda r: _judged(r["corrected"]),
+    "norms corrected: same first class": lambda r: judged(r["corrected"]),
     "KL": lambda r: f"{r['corrected']['kl']:.2f}",
 }
 MINILM_COLUMNS = STORED_COLUMNS | {
     "accuracy of the probe": lambda r: f"{100 * np.mean(r['accuracies']):.1f} %",
-    "against float (points)": _judged,
+    "against float (points)": judged,
     "cosine": lambda r: f"{r['cosine']:.3f}",
 }
 TRAINED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -306,10 +195,10 @@ TRAINED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "format": lambda r: f"`{r['format']}`",
     "steps": lambda r: str(r["steps"]),
     "seconds / step": lambda r: f"{r['step_seconds']:.1f}",
-    "before": lambda r: _judged(r["untrained"]),
-    "after": _judged,
-    "distance before": lambda r: _distance(r["untrained"]),
-    "distance after": _distance,
+    "before": lambda r: judged(r["untrained"]),
+    "after": judged,
+    "distance before": lambda r: distance(r["untrained"]),
+    "distance after": distance,
 }
 
 

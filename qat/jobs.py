@@ -131,7 +131,7 @@ def _progress(meter: Meter, total: int):
     with rich.Progress(
         *columns, console=console, speed_estimate_period=60, disable=not console.is_terminal
     ) as progress:
-        task = progress.add_task("codesign", total=max(1, total))
+        task = progress.add_task("training", total=max(1, total))
 
         def follow() -> None:
             while not done.wait(0.5):
@@ -161,7 +161,7 @@ class _Log:
             passed_s = time.monotonic() - self.start_s
             left_s = passed_s * (self.total - done) / max(1, done)
             print(
-                f"codesign {5 * part} % after {passed_s:.0f} s, about {max(0.0, left_s):.0f} s left",
+                f"{5 * part} % after {passed_s:.0f} s, about {max(0.0, left_s):.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

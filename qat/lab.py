@@ -16,7 +16,8 @@ from torch import nn
 from cimsim.rundir import content_key, write_atomically
 from cimsim.study import Training
 from qat.attach import attached, encode_model
-from qat.freeze import summary
+from qat.freeze import freeze, summary
+from qat.frozen_file import save_frozen
 from qat.jobs import Job, run_jobs
 from qat.measure import read_test
 from qat.recipe import RECIPES
@@ -33,11 +34,11 @@ WORDS = {"text_transformer": "movie", "text_transformer_wordnet": "wordnet"}  # 
 FLOAT = "float"  # the format of a trial that is not quantized
 
 
-def _known_format(name: str) -> str:
+def known_format(name: str) -> str:
     return name if name == FLOAT else parse_format(name).name
 
 
-def _known_recipe(name: str) -> str:
+def known_recipe(name: str) -> str:
     if name not in RECIPES:
         raise ValueError(f"must be one of {', '.join(RECIPES)}")
     return name
@@ -48,8 +49,8 @@ class Trial(Frozen):
 
     network: str
     data: str
-    format: Annotated[str, AfterValidator(_known_format)] = FLOAT
-    recipe: Annotated[str, AfterValidator(_known_recipe)] = "default"
+    format: Annotated[str, AfterValidator(known_format)] = FLOAT
+    recipe: Annotated[str, AfterValidator(known_recipe)] = "default"
     seed: int = Field(default=0, ge=0, lt=2**31)
     rules: dict[str, str] = {}  # layers by name pattern -> a format of their own, or `float`
     activation_bits: int = Field(default=8, ge=2, le=8)
@@ -113,7 +114,7 @@ def run_trials(trials: list[Trial], folder: Path, workers: int = 1) -> list[dict
     """The results of all trials, in their order; what the folder holds already is not done again."""
     for trial in trials:
         check(trial)
-    for name in ("results", "checkpoints"):
+    for name in ("results", "checkpoints", "weights"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     floats = {trial.float_key: trial for trial in trials}
     jobs = [Job(key, _float, (trial, folder), (), _float_images(trial)) for key, trial in floats.items()]
@@ -127,6 +128,11 @@ def run_trials(trials: list[Trial], folder: Path, workers: int = 1) -> list[dict
 
 def _result(folder: Path, trial: Trial) -> Path:
     return folder / f"results/{trial.key}.json"
+
+
+def weights_path(folder: Path, trial: Trial) -> Path:
+    """The file of the frozen network, which `qat.frozen_file.load_frozen` reads."""
+    return folder / f"weights/{trial.key}.safetensors"
 
 
 def _float_images(trial: Trial) -> int:
@@ -168,7 +174,8 @@ def _quantized(trial: Trial, folder: Path, tick: Tick) -> None:
 def _tuned(trial: Trial, folder: Path, data: TrainingData, model: nn.Module, tick: Tick) -> dict[str, Any]:
     checkpoint = folder / f"checkpoints/{trial.key}.pt"
     how = {"recipe": RECIPES[trial.recipe], "checkpoint": checkpoint}
-    found = tune(model, trial.plan(model), data, trial.train, trial.seed, tick, **how)
+    plan = trial.plan(model)
+    found = tune(model, plan, data, trial.train, trial.seed, tick, **how)
     rows = summary(model.eval())
     weights = sum(int(row["weights"]) for row in rows)
     row = {
@@ -181,6 +188,8 @@ def _tuned(trial: Trial, folder: Path, data: TrainingData, model: nn.Module, tic
         values = [float(row[name]) for row in rows if name in row]
         if values:
             row[name] = sum(values) / len(values)
+    bits = {name: layer.activation_bits for name, layer in plan.layers.items()}
+    save_frozen(freeze(model), weights_path(folder, trial), trial.recipe, bits)
     checkpoint.unlink(missing_ok=True)
     return row
 

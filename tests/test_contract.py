@@ -152,3 +152,11 @@ def test_rotations_come_back_exactly_on_integers_and_keep_lengths():
     assert torch.equal(turned, turned.round())
     assert torch.equal(unrotated(turned, 16), whole)
     torch.testing.assert_close(turned.square().sum(), 16 * whole.square().sum())
+
+
+@pytest.mark.parametrize(("name", "recipe"), CASES)
+def test_gradients_flow_in_eval_mode_too(name, recipe):
+    quantizer, weight = make(name, recipe)
+    weight.requires_grad_()
+    quantizer.eval()(weight).square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in (weight, *quantizer.trained()))

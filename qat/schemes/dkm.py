@@ -92,7 +92,9 @@ class DkmQuantizer(Quantizer):
             counts = whole if bool(whole.any()) else counts
         return counts[:, None].to(v.dtype)
 
-    def weight_gradient(self, grad: Tensor, saved: _Saved) -> Tensor:
+    def weight_gradient(self, grad: Tensor, saved: _Saved | None) -> Tensor:
+        if saved is None:  # of eval mode, whose values are snapped: straight through
+            return grad
         rows = vectors(grad * per_channel(saved.value_scale, grad), self.fmt.vector_length, self.fmt.axis).flatten(0, 1)
         of_x, _ = cluster_gradients(rows * saved.stretch, saved.x, saved.share, saved.trace)
         return to_weight(of_x / saved.stretch, grad.shape, self.fmt) / per_channel(saved.weight_scale, grad)

@@ -99,8 +99,10 @@ class UniversalQuantizer(Quantizer):
     def weight_gradient(self, grad: Tensor, saved: _Saved) -> Tensor:
         return torch.zeros_like(grad)
 
-    def parameter_gradients(self, grad: Tensor, saved: _Saved) -> tuple[Tensor, ...]:
-        """dL/dz_m = r_m (<g, c_m> - sum_k r_k <g, c_k>), so 0 where a ratio is 1."""
+    def parameter_gradients(self, grad: Tensor, saved: _Saved | None) -> tuple[Tensor, ...]:
+        """dL/dz_m = r_m (<g, c_m> - sum_k r_k <g, c_k>), so 0 where a ratio is 1; in eval mode all choices are made."""
+        if saved is None:
+            return (torch.zeros_like(self.logits),)
         rows = vectors(grad * per_channel(saved.scale, grad), self.fmt.vector_length, self.fmt.axis).flatten(0, 1)
         rows = rows if self.multiples is None else rows * self.multiples
         with torch.enable_grad():

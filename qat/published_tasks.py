@@ -1,4 +1,4 @@
-"""The two tasks of docs/pretrained.md: what networks with published weights are calibrated on, taught and judged by."""
+"""What networks with published weights are calibrated on, taught and judged by: photographs, and film reviews."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ POOL_TEXTS, PROBE_TEXTS, CALIBRATION_TEXTS, TEXT_LENGTH = 3_000, 2_000, 32, 64  
 SPLITS, SPLIT_TEXTS = 5, 160  # test sets of the probe, disjoint
 PROBE_C = 10.0  # inverse regularisation: embeddings have length 1
 VARIANCE_OFFSET = 1e-5  # a channel that is constant on all crops has a ratio, too
+BATCH = {"lite0": 8, "minilm": 32}  # of a training step
 SETTINGS = (SEED, TRAIN_PHOTOS, CALIBRATION_CROPS, POOL_TEXTS, PROBE_TEXTS, CALIBRATION_TEXTS, TEXT_LENGTH, SPLITS,
             SPLIT_TEXTS, PROBE_C)  # fmt: skip
 
@@ -76,7 +77,7 @@ def lite0_task(folder: Path) -> Task:
         return moments(net, calibration[0], known)
 
     eight_bit = ("conv_stem", "fc", "*depthwise*")
-    return Task(model, eight_bit, calibration, measure, loss, len(train), 8, 1e-4, correct)
+    return Task(model, eight_bit, calibration, measure, loss, len(train), BATCH["lite0"], 1e-4, correct)
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
@@ -160,7 +161,8 @@ def minilm_task(folder: Path) -> Task:
     def loss(net: nn.Module, index: Tensor) -> Tensor:
         return (1 - (net(_cut(pool[index])) * known[index]).sum(1)).mean()
 
-    return Task(model, ("tokens", "positions"), [_cut(pool[:CALIBRATION_TEXTS])], measure, loss, len(pool), 32, 1e-4)
+    calibration = [_cut(pool[:CALIBRATION_TEXTS])]
+    return Task(model, ("tokens", "positions"), calibration, measure, loss, len(pool), BATCH["minilm"], 1e-4)
 
 
 def fit_probes(known: np.ndarray, y: np.ndarray) -> list[Any]:
