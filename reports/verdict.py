@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from reports.chance import against_random
 from reports.frames import Frame, Run, masked_formats
 from reports.pareto import hypervolume
 from reports.seeds import interval95, paired
@@ -15,7 +16,7 @@ from reports.style import energy, percent, points, signed, signed_percent
 from workloads.format import parse_format
 
 BASELINE = "uniform linear-4"
-MIN_RANDOM = 20  # fewer random plans have no meaningful 95th percentile
+MIN_AREA_SHARE = 0.05  # of the dominated area: a smaller one is of too few linear plans to be compared with
 
 
 BigNumber = tuple[str, str, str]  # big number, what it is, tone
@@ -55,7 +56,8 @@ def _chip_verdict(run: Run, chip: str) -> ChipVerdict:
         found.append((None, Sentence("bad", f"There is no {BASELINE} on this chip to compare with.")))
     else:
         found += [_saving(rows, plans, base.iloc[0]), _gain(rows, plans, base.iloc[0])]
-    sentences = [sentence for _, sentence in found] + _budgets(plans) + _against_random(table, plans)
+    sentences = [sentence for _, sentence in found] + _budgets(plans)
+    sentences += [Sentence(*against_random(rows))] if len(plans) else []
     sentences += _vector_formats(run, rows, table, chip)
     return ChipVerdict(chip, [figure for figure, _ in found if figure], sentences)
 
@@ -146,22 +148,6 @@ def _budgets(plans: Frame) -> list[Sentence]:
     return [Sentence("bad", f"Not met on simulated cost: {len(failed)} of {len(plans)} budgets ({names}).")]
 
 
-def _against_random(table: Frame, plans: Frame) -> list[Sentence]:
-    """Whether the search beats the 95th percentile of random plans of the same budget."""
-    random, won, asked = table[table["kind"] == "random"], [], []
-    for _, plan in plans.iterrows():
-        rivals = random.loc[random["budget_fraction"] == plan["budget_fraction"], "array_accuracy"]
-        if len(rivals) >= MIN_RANDOM:
-            asked.append(plan["label"])
-            won += [plan["label"]] if plan["array_accuracy"] > np.percentile(rivals, 95) else []
-    if not asked:
-        text = f"Whether the search beats chance is open: no budget has {MIN_RANDOM} random plans to compare."
-        return [Sentence("plain", text)] if len(plans) else []
-    tone = "good" if len(won) == len(asked) else "bad"
-    score = f"{len(won)} of {len(asked)} budgets"
-    return [Sentence(tone, f"The search beats the 95th percentile of random plans of equal budget at {score}.")]
-
-
 def _vector_formats(run: Run, rows: Frame, table: Frame, chip: str) -> list[Sentence]:
     """Where vector quantization (codebook or lattice) wins and loses on this chip."""
     coded = {row["label"] for _, row in rows.iterrows() if _uses_vectors(run, row)}
@@ -231,4 +217,4 @@ def _front_growth(table: Frame, linear: Frame) -> float:
         hypervolume(np.log10(some["energy_pj"]), some["array_accuracy"], reference)
         for some in (table[table["kind"] != "random"], linear)
     ]
-    return areas[0] / areas[1] - 1 if areas[1] > 0 else float("nan")
+    return areas[0] / areas[1] - 1 if areas[1] > MIN_AREA_SHARE * areas[0] else float("nan")

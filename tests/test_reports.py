@@ -10,6 +10,7 @@ from fake_run import CHIPS, LAYERS, write_run
 
 from reports import plot_front
 from reports.canvas import place_labels
+from reports.chance import against_random, leads
 from reports.frames import components_pj, masked_formats, read_run, tidy
 from reports.page import write_report
 from reports.panels import energy_by_component, variant_changes
@@ -227,11 +228,32 @@ def test_intervals_come_from_paired_seeds(one_seed):
 
 
 def test_search_is_judged_by_random_plans_of_equal_budget(one_seed):
+    """Accuracies 0.80 to 0.839 have 0.83705 as 95th percentile; plans of other budgets and seeds do not count."""
     random = [("random", f"r{i}", 90.0, 0.80 + i / 1000, 0) for i in range(40)]
-    for accuracy, score in ((0.85, "1 of 1"), (0.81, "0 of 1")):
+    for accuracy, score, lead in ((0.85005, "1 of 1", "+1.30"), (0.81005, "0 of 1", "−2.70")):
         table = rows_of(("uniform", "uniform linear-4", 100.0, 0.9), ("search", "a", 90.0, accuracy), *random)
-        table["key"], table["budget_fraction"] = table["label"], 0.4
-        assert f"random plans of equal budget at {score} budgets" in said(one_seed, table)
+        table["key"], table["budget_fraction"] = table["label"], 0.1 + 0.2
+        table.loc[table["kind"] == "search", "budget_fraction"] = 0.3
+        assert f"budget and seed at {score} budgets (“a” {lead} points)" in said(one_seed, table)
+        for column, value in (("seed", 1), ("budget_fraction", 0.4)):
+            others = table.assign(**{column: table[column].where(table["kind"] != "random", value)})
+            assert "beats chance is open" in said(one_seed, others)
+
+
+def test_leads_over_chance_have_an_interval():
+    random = [("random", f"r{seed}-{i}", 90.0, 0.80, seed) for seed in range(3) for i in range(20)]
+    table = rows_of(*[("search", "a", 90.0, 0.81 + seed / 100, seed) for seed in range(3)], *random)
+    table["budget_fraction"] = 0.4
+    assert leads(table)["a"].tolist() == pytest.approx([0.01, 0.02, 0.03])
+    assert against_random(table) == ("good", against_random(table)[1])
+    assert "“a” +2.00 ± 2.48 points" in against_random(table)[1]  # 4.303 * 0.01 / sqrt(3)
+
+
+def test_a_front_of_one_linear_plan_is_no_yardstick(one_seed):
+    """Its dominated area may be next to nothing, and the growth any number."""
+    for energy_pj, compares in ((100.0, False), (50.0, True)):  # of the only searched plan, which is linear
+        base, vectors = ("uniform", "uniform linear-4", 100.0, 0.9), ("all_vq", "all vq", 30.0, 0.9)
+        assert ("larger than" in said(one_seed, rows_of(base, ("search", "a", energy_pj, 0.9), vectors))) == compares
 
 
 def test_masked_chip_says_why(reported):
