@@ -98,6 +98,9 @@ class Weights(Frozen):
     area: float = Field(default=0.0, ge=0, le=100)
 
 
+TRIAL_SHARE = 8  # of fine-tuning, for a trial of a plan
+
+
 class Training(Frozen):
     """Images seen in each stage, and step sizes."""
 
@@ -112,7 +115,13 @@ class Training(Frozen):
     distill_factor: float = Field(default=0.0, ge=0, le=100)  # in fine-tuning, of the float network's outputs
     calibration_images: Positive = 512
     selection_images: Positive = 2_000  # of the validation images, to compare plans in the supernet
+    trials: int = Field(default=12, ge=0, le=1000)  # plans of a search that are trained a little, to compare them
     test_images: Positive = 10_000
+
+    @property
+    def trial_images(self) -> int:
+        """Images that a trial sees."""
+        return max(self.batch, self.tune_images // TRIAL_SHARE)
 
 
 def _distinct_chips(choices: tuple[ChipChoice, ...]) -> tuple[ChipChoice, ...]:

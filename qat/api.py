@@ -14,7 +14,8 @@ from cimsim.study import Training
 from cimsim.table import build_table
 from qat.nas import Aim, Budgets, SearchSettings, supernet, warm
 from qat.nas import search as run_search
-from qat.train import Part, TrainingData, divide
+from qat.selection import Trials
+from qat.train import Part, TrainingData, divide, score
 from qat.tune import tune as run_tune
 from workloads.capture import capture
 from workloads.datasets import split
@@ -32,12 +33,13 @@ class Tuned(NamedTuple):
 
 def search(  # noqa: PLR0913 (a front door: all but four are named)
     model: nn.Module, x: Tensor, y: Tensor, chip: Chip, *, budget: float,
-    formats: Sequence[str] = DEFAULT_FORMATS, images: int = 60_000, seed: int = 0,
+    formats: Sequence[str] = DEFAULT_FORMATS, images: int = 60_000, trials: int = 8, seed: int = 0,
 ) -> Plan:  # fmt: skip
     """The plan for a trained module on a chip: formats per layer within an energy budget.
 
     `x` [N, C, H, W] (bytes, or floats as the module takes them) and `y` [N] are training data; a tenth each
     goes to the architecture and to the choice. `budget` is the energy per image as a share of the dearest plan's.
+    The best plans are compared by fine-tuning `trials` of them with a quarter of the `images`.
     Raises InputError for a module or budget that the chip cannot serve, RunError if no plan fits.
     """
     data, network = _training_data(x, y), capture(model, _one(x), "network")
@@ -59,7 +61,12 @@ def search(  # noqa: PLR0913 (a front door: all but four are named)
         except InputError:  # books that fit one by one may not fit the ROM together
             return False
 
-    return plan_of(run_search(net, mixtures, Aim(table, budgets, fits), data, settings).formats)
+    def loss(choice: dict[str, str]) -> float:
+        tried = tune(model, plan_of(choice), x, y, images=max(settings.batch, images // 4), seed=seed)
+        return score(tried.model, data.validation).loss
+
+    aim = Aim(table, budgets, fits, Trials(trials, loss))
+    return plan_of(run_search(net, mixtures, aim, data, settings).formats)
 
 
 def tune(model: nn.Module, plan: Plan, x: Tensor, y: Tensor, *, images: int = 150_000, seed: int = 0) -> Tuned:

@@ -18,6 +18,15 @@ def random_plans(table: CostTable, budget_pj: float, count: int, seed: int) -> l
 
     Each is where a walk from a random plan arrives. Raises RunError if they are too few.
     """
+    found = arrivals(table, budget_pj, count, seed)
+    if len(found) < count:
+        band = f"within {BAND} to 1 of {budget_pj / 1e3:.4g} nJ"
+        raise RunError(f"{table.chip}: only {len(found)} of {count} random plans {band}")
+    return found
+
+
+def arrivals(table: CostTable, budget_pj: float, count: int, seed: int | list[int]) -> list[dict[str, str]]:
+    """The same, as many as there are."""
     rng = np.random.default_rng(seed)
     choices = [np.flatnonzero(row) for row in table.allowed]
     found: dict[tuple[int, ...], None] = {}
@@ -28,11 +37,7 @@ def random_plans(table: CostTable, budget_pj: float, count: int, seed: int) -> l
         in_vain = 0 if is_new else in_vain + 1
         if is_new:
             found[tuple(plan)] = None
-    if len(found) == count:
-        return [dict(zip(table.layers, (table.formats[j] for j in plan), strict=True)) for plan in found]
-    raise RunError(
-        f"{table.chip}: only {len(found)} of {count} random plans within {BAND} to 1 of {budget_pj / 1e3:.4g} nJ"
-    )
+    return [dict(zip(table.layers, (table.formats[j] for j in plan), strict=True)) for plan in found]
 
 
 def _walk(table: CostTable, choices: list[NDArray[np.intp]], budget_pj: float, rng: np.random.Generator) -> list[int]:

@@ -177,3 +177,9 @@ def _shared_books(model: nn.Module, formats: Mapping[str, Sequence[str]], seed: 
             if parse_format(name).has_codebook:
                 users.setdefault(name, []).append(model.get_submodule(layer).get_parameter("weight").detach())
     return {name: Codebook.fit(parse_format(name), weights, seed) for name, weights in users.items()}
+
+
+def soften(mixtures: Mapping[str, Mixture]) -> None:
+    """All layers are mixtures again."""
+    for mixture in mixtures.values():
+        mixture.soften()

@@ -3,13 +3,12 @@
 One latent weight per layer is seen through all candidate formats. Weight steps train it through formats
 sampled from the current probabilities; every few steps an architecture step on held-out images moves the
 probabilities down the gradient of task loss + multipliers x (expected cost / budget - 1). The multipliers
-follow by dual ascent. The plan is then chosen on validation images, among the most probable ones that fit
-and what one change of a layer makes of the best of them.
+follow by dual ascent. The plan is then chosen on validation images (`qat.selection`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,13 +19,11 @@ from torch import Tensor, nn
 from cimsim.table import CostTable
 from qat.attach import parameter_groups
 from qat.inputs import attach_inputs, calibrate
-from qat.mixture import Mixture, relax
-from qat.train import Part, Score, Tick, TrainingData, batches, one_cycle, score, set_rate, step_on
-from workloads.errors import RunError
+from qat.mixture import Mixture, relax, soften
+from qat.selection import Fits, Judge, Room, Trials, select
+from qat.train import Part, Tick, TrainingData, batches, one_cycle, score, set_rate, step_on
 
 ARCH_EVERY = 3  # weight steps between two architecture steps
-FINALISTS = 8  # plans compared on the validation images
-ROUNDING = 1e-9  # of a sum of energies: a budget that is exactly the least energy has a plan
 
 
 class Budgets(NamedTuple):
@@ -91,24 +88,25 @@ def warm(model: nn.Module, mixtures: Mapping[str, Mixture], data: TrainingData, 
         _sample(mixtures, step)
         step_on(model, optimizer, data.train.images(index), data.train.y[index], "supernet warm-up")
         tick(settings.batch)
-    _soften(mixtures)
-
-
-Fits = Callable[[dict[str, str]], bool]  # layer -> format: does the whole simulation keep the budgets?
+    soften(mixtures)
 
 
 class Aim(NamedTuple):
-    """What is searched for: `table` prices the mixtures, its rows in their order; `fits` has the last word."""
+    """What is searched for: `table` prices the mixtures, its rows in their order; `fits` has the last word.
+
+    `trials` compare the best plans by training each a little; without them the supernet decides.
+    """
 
     table: CostTable
     budgets: Budgets
     fits: Fits
+    trials: Trials | None = None
 
 
 def search(model: nn.Module, mixtures: Mapping[str, Mixture], aim: Aim, data: TrainingData,
            settings: SearchSettings, tick: Tick = lambda images: None) -> SearchResult:  # fmt: skip
     """Alternate weight and architecture steps, then choose. Raises RunError if no probable plan fits."""
-    table, budgets, fits = aim
+    table, budgets, fits, trials = aim
     weights = _weight_optimizer(model, mixtures, settings.lr)
     arch = torch.optim.Adam([m.alpha for m in mixtures.values()], lr=settings.arch_lr, betas=(0.0, 0.999))
     costs = _Costs(table, budgets, settings.multipliers)
@@ -122,14 +120,10 @@ def search(model: nn.Module, mixtures: Mapping[str, Mixture], aim: Aim, data: Tr
         if step % ARCH_EVERY == 0:
             _arch_step(model, mixtures, arch, costs, data.arch, next(arch_batches))
         tick(settings.batch)
-    _soften(mixtures)
+    soften(mixtures)
+    judge = Judge(model, mixtures, data.validation, settings.selection_images)
     probabilities = spread(mixtures, table.formats).detach().numpy()
-    plans = [_formats(table, plan) for plan in probable_plans(probabilities, table, budgets.energy_pj, 4 * FINALISTS)]
-    fitting = [plan for plan in plans if fits(plan)][:FINALISTS]
-    if not fitting:
-        raise RunError(f"{table.chip}: none of the {len(plans)} most probable plans keeps the budgets {budgets}")
-    judge = _Judge(model, mixtures, data.validation, settings.selection_images)
-    best = _improved(min(fitting, key=judge.loss), table, fits, judge)
+    best = select(probabilities, Room(table, budgets.energy_pj, fits), judge, settings.seed, trials)
     return _result(model, mixtures, table, best, costs, judge)
 
 
@@ -163,11 +157,6 @@ def _arch_step(model: nn.Module, mixtures: Mapping[str, Mixture], arch: torch.op
 def _sample(mixtures: Mapping[str, Mixture], step: int) -> None:
     for mixture in mixtures.values():
         mixture.sample(step)
-
-
-def _soften(mixtures: Mapping[str, Mixture]) -> None:
-    for mixture in mixtures.values():
-        mixture.soften()
 
 
 class _Costs:
@@ -214,41 +203,8 @@ def spread(mixtures: Mapping[str, Mixture], formats: Sequence[str]) -> Tensor:
     return torch.stack(rows).double()
 
 
-def _formats(table: CostTable, plan: Sequence[int]) -> dict[str, str]:
-    return {layer: table.formats[j] for layer, j in zip(table.layers, plan, strict=True)}
-
-
-class _Judge:
-    """Validation loss of plans in the supernet, each measured once."""
-
-    def __init__(self, model: nn.Module, mixtures: Mapping[str, Mixture], part: Part, images: int):
-        self.model, self.mixtures, self.part, self.images = model, mixtures, part, images
-        self.known: dict[tuple[str, ...], Score] = {}
-
-    def score(self, formats: dict[str, str]) -> Score:
-        key = tuple(formats.values())
-        if key not in self.known:
-            for layer, mixture in self.mixtures.items():
-                mixture.chosen = mixture.names.index(formats[layer])
-            self.known[key] = score(self.model, self.part, self.images)
-            _soften(self.mixtures)
-        return self.known[key]
-
-    def loss(self, formats: dict[str, str]) -> float:
-        return self.score(formats).loss
-
-
-def _improved(plan: dict[str, str], table: CostTable, fits: Fits, judge: _Judge) -> dict[str, str]:
-    """One pass over the layers: each takes the format that lowers the loss most and still fits."""
-    for layer, formats in table.candidates().items():
-        changed = [plan | {layer: fmt} for fmt in formats if fmt != plan[layer]]
-        better = [other for other in changed if judge.loss(other) < judge.loss(plan)]
-        plan = next((other for other in sorted(better, key=judge.loss) if fits(other)), plan)
-    return plan
-
-
 def _result(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, formats: dict[str, str],
-            costs: _Costs, judge: _Judge) -> SearchResult:  # fmt: skip
+            costs: _Costs, judge: Judge) -> SearchResult:  # fmt: skip
     probabilities = spread(mixtures, table.formats).detach().numpy()
     expected = float((probabilities * np.where(table.allowed, table.energy_pj, 0.0)).sum()) + table.fixed_energy_pj
     chosen = table.cost_of(formats)[0]
@@ -257,36 +213,3 @@ def _result(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable,
         formats, probabilities.tolist(), expected, chosen, expected / chosen - 1, soft - judge.score(formats).accuracy,
         len(judge.known), tuple(costs.multipliers),
     )  # fmt: skip
-
-
-def probable_plans(probabilities: np.ndarray, table: CostTable, budget_pj: float, count: int) -> list[tuple[int, ...]]:
-    """The `count` most probable plans whose table energy is within the budget, most probable first.
-
-    Exact: partial plans that are dominated (cheaper and more probable ones exist `count` times) are dropped.
-    Empty if no plan fits.
-    """
-    score = np.log(np.maximum(probabilities, 1e-12))
-    rest = np.append(np.cumsum(table.energy_pj.min(axis=1)[::-1])[::-1][1:], 0.0)
-    partial: list[tuple[float, float, tuple[int, ...]]] = [(0.0, table.fixed_energy_pj, ())]
-    for row, energy in enumerate(table.energy_pj):
-        grown = [
-            (s + score[row, j], e + energy[j], (*plan, int(j)))
-            for s, e, plan in partial
-            for j in np.flatnonzero(table.allowed[row])
-            if e + energy[j] + rest[row] <= budget_pj * (1 + ROUNDING)
-        ]
-        partial = _undominated(sorted(grown, key=lambda g: (-g[0], g[1], g[2])), count)
-    return [plan for _, _, plan in partial[:count]]
-
-
-def _undominated(
-    ordered: list[tuple[float, float, tuple[int, ...]]], count: int
-) -> list[tuple[float, float, tuple[int, ...]]]:
-    """Keep an entry unless `count` more probable ones are no dearer."""
-    kept: list[tuple[float, float, tuple[int, ...]]] = []
-    cheapest: list[float] = []  # the `count` least energies seen so far, ascending
-    for entry in ordered:
-        if len(cheapest) < count or entry[1] < cheapest[-1]:
-            kept.append(entry)
-            cheapest = sorted([*cheapest, entry[1]])[:count]
-    return kept

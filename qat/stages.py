@@ -19,7 +19,8 @@ from qat.export import export
 from qat.jobs import Job, Meter
 from qat.nas import Aim, Budgets, SearchSettings, search, supernet, warm
 from qat.points import Point, measure_point
-from qat.train import TrainingData, load_checkpoint, train_float, training_data
+from qat.selection import Trials
+from qat.train import TrainingData, load_checkpoint, score, train_float, training_data
 from qat.tune import tune
 from workloads.datasets import TRAIN_IMAGES
 from workloads.errors import InputError
@@ -127,7 +128,8 @@ def search_job(study: Study, run: Path, target: Target, seed: int, *, plan_only:
     """Search a plan; then fine-tune and measure it, unless only the plan is wanted."""
     label = f"budget {target.fraction:g}"
     key = f"search-{target.choice.chip.replace('/', '_')}-{target.fraction:g}-{seed}" + ("-plan" if plan_only else "")
-    images = study.train.search_images + (0 if plan_only else study.train.tune_images)
+    train = study.train
+    images = train.search_images + train.trials * train.trial_images + (0 if plan_only else train.tune_images)
     needs = (f"float-{seed}", warm_key(target.table, seed))
     return _job(key, images, _search, (study, run, key, label, target, seed, plan_only), needs)
 
@@ -137,7 +139,7 @@ def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_
     model, mixtures = _supernet(stage, table, seed, data)
     model.load_state_dict(load_checkpoint(stage.run.path / f"checkpoints/{warm_key(table, seed)}.pt"))
     settings = _search_settings(stage.study, stage.study.train.search_images, seed)
-    aim = Aim(table, target.budgets, _fits(stage, target))
+    aim = Aim(table, target.budgets, _fits(stage, target), _trials(stage, seed, data))
     found = search(model, mixtures, aim, data, settings, stage.meter)
     plan = plan_of(stage.study, found.formats)
     stage.run.write_json(f"plans/{key}.json", plan.model_dump())
@@ -151,6 +153,19 @@ def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_
     }
     stage.run.write_json(f"table/{key}.json", found._asdict())
     _tune_and_measure(stage, Point(key, "search", label, plan, seed, (target.choice,), gaps), data)
+
+
+def _trials(stage: Stage, seed: int, data: TrainingData) -> Trials:
+    """Plans on trial are fine-tuned like all others, only shorter."""
+    settings = stage.study.train
+    short = settings.model_copy(update={"tune_images": settings.trial_images})
+
+    def loss(formats: dict[str, str]) -> float:
+        model = float_model(stage, seed)
+        tune(model, plan_of(stage.study, formats), data, short, seed, stage.meter)
+        return score(model.eval(), data.validation).loss
+
+    return Trials(settings.trials, loss)
 
 
 def _fits(stage: Stage, target: Target) -> Callable[[dict[str, str]], bool]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-from math import inf, log
-
 import numpy as np
 import pytest
 import torch
@@ -19,7 +16,7 @@ from cimsim.spec import load_chip
 from cimsim.table import CostTable, build_table
 from qat import nas
 from qat.mixture import Mixture, relax
-from qat.nas import Aim, Budgets, SearchSettings, probable_plans, search, spread, supernet, warm
+from qat.nas import Aim, Budgets, SearchSettings, search, spread, supernet, warm
 from qat.train import Part, TrainingData, training_data
 from workloads.errors import RunError
 from workloads.plan import Plan
@@ -41,55 +38,6 @@ def draw_logits(mixtures: dict[str, Mixture], seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for mixture in mixtures.values():
         mixture.alpha.data.copy_(torch.randn(len(mixture.names), generator=generator))
-
-
-# The most probable plans that fit.
-
-
-@st.composite
-def tables(draw) -> tuple[np.ndarray, CostTable]:
-    """Few distinct energies (ties), some masked, and probabilities that are zero where masked."""
-    rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    cell = st.sampled_from([1.0, 2.0, 3.0, 5.0, 5.0, 0.1, inf])
-    energy = np.array(draw(st.lists(cell, min_size=rows * columns, max_size=rows * columns))).reshape(rows, columns)
-    energy[np.arange(rows), draw(st.integers(0, columns - 1))] = 2.5  # every layer has a format
-    weights = draw(
-        st.lists(st.sampled_from([1e-30, 0.01, 0.3, 1, 1, 7]), min_size=rows * columns, max_size=rows * columns)
-    )
-    p = np.where(np.isfinite(energy), np.array(weights).reshape(rows, columns), 0.0)
-    names = [f"f{j}" for j in range(columns)]
-    return p / p.sum(axis=1, keepdims=True), prices(energy.tolist(), draw(st.sampled_from([0.0, 0.7])), names)
-
-
-def by_brute_force(p: np.ndarray, table: CostTable, budget_pj: float) -> list[float]:
-    """Log probabilities of all plans within the budget, most probable first."""
-    rows = range(len(p))
-    found = []
-    for plan in product(range(p.shape[1]), repeat=len(p)):
-        if sum(table.energy_pj[i, plan[i]] for i in rows) + table.fixed_energy_pj <= budget_pj + 1e-6:
-            found.append(sum(log(max(p[i, plan[i]], 1e-12)) for i in rows))
-    return sorted(found, reverse=True)
-
-
-@given(tables(), st.floats(0, 25) | st.sampled_from([2.5, 5.0, 6.0, 1e9]), st.integers(1, 7))
-def test_probable_plans_are_those_of_brute_force(problem, budget_pj, count):
-    p, table = problem
-    plans = probable_plans(p, table, budget_pj, count)
-    expected = by_brute_force(p, table, budget_pj)[:count]
-    assert len(set(plans)) == len(plans) == len(expected)
-    scores = [sum(log(max(p[i, j], 1e-12)) for i, j in enumerate(plan)) for plan in plans]
-    assert scores == pytest.approx(expected)
-    for plan in plans:
-        assert sum(table.energy_pj[i, j] for i, j in enumerate(plan)) + table.fixed_energy_pj <= budget_pj + 1e-6
-
-
-@given(st.lists(st.lists(st.floats(0.001, 1e6), min_size=3, max_size=3), min_size=1, max_size=6), st.floats(0, 1e5))
-def test_the_least_energy_is_a_budget_that_a_plan_keeps(energy, fixed_pj):
-    table = prices(energy, fixed_pj)
-    p = np.full(table.energy_pj.shape, 1 / 3)
-    (plan, *_) = probable_plans(p, table, table.minimum_pj(), 1)
-    assert table.energy_pj[np.arange(len(plan)), list(plan)].tolist() == table.energy_pj.min(axis=1).tolist()
-    assert not probable_plans(p, table, table.minimum_pj() * 0.999, 1)
 
 
 @given(st.floats(0, 1.2))
