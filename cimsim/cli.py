@@ -256,6 +256,32 @@ def codesign(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = 
 
 
 @app.command()
+def accuracy(
+    run: Annotated[Path, typer.Argument(help="A run directory of `cimsim codesign`.", show_default=False)],
+    cells: Annotated[
+        str, typer.Option("--cells", help="`chip`: those of each chip; `reram`, `pcm`; or a YAML file.")
+    ] = "chip",
+    draws: Annotated[int, typer.Option("--draws", min=1, max=1000, help="How often the arrays are written.")] = 5,
+    images: Annotated[int, typer.Option("--images", min=1, help="Test images of each draw.")] = 1_000,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes.")] = 2,
+    json: Json = False,
+) -> None:
+    """Measure the trained plans of a run on arrays that are not ideal, and draw the report again.
+
+    Arrays are written with errors, some cells are stuck, reads are noisy, conductances drift and wires lose voltage.
+
+    Example: `cimsim accuracy runs/digits --cells reram`
+    """
+    _needs(TRAINING + REPORTING)
+    from qat.drawn import Asked, measure_run
+
+    screen.show_drawn(measure_run(run, Asked(cells, draws, images), workers), json)
+    from reports.page import write_report
+
+    screen.say(f"Report: {write_report(run)}")
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
     json: Json = False,

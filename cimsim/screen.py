@@ -314,6 +314,18 @@ def show_cells(title: str, columns: Sequence[str], cells: Sequence[Sequence[Any]
     return print_json(rows) if json else print_table(title, columns, cells)
 
 
+def show_drawn(rows: Sequence[dict[str, Any]], json: bool) -> None:
+    """Plans on arrays that are not ideal, by rising energy, beside ideal ones."""
+    if json:
+        return print_json(rows)
+    ordered = sorted(rows, key=lambda row: (row["chip"], row["energy_pj"], row["seed"]))
+    cells = [(row["label"], row["chip"], row["seed"], row["cells"], energy_text(row["energy_pj"]),
+              _percent(row["array_accuracy"]), _percent(sum(row["drawn"]) / len(row["drawn"])),
+              _percent(min(row["drawn"]))) for row in ordered]  # fmt: skip
+    columns = ("plan", "chip", "seed", "cells", "energy", "ideal arrays", "mean of draws", "worst draw")
+    print_table("accuracy through arrays that are not ideal", columns, cells)
+
+
 def show_trials(rows: Sequence[dict[str, Any]], json: bool) -> None:
     """Results of trained networks, one a line."""
     if json:

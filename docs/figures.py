@@ -31,8 +31,9 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 DOCUMENTS = (ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 DEFAULT_RUN = "runs/fashion_mnist_seeds"
+DEFAULT_RUNS = ("fashion_mnist_seeds", "against_chance")  # of the modules here that draw studies
 MARK = re.compile(
-    r"^<!-- (output: .+|made|results(?:: .+)?|verdict|schemes (?:tasks|networks)|pretrained|end) -->\n", re.M
+    r"^<!-- (output: .+|made|results(?:: .+)?|verdict|schemes (?:tasks|networks)|pretrained|ranking|end) -->\n", re.M
 )
 EXAMPLE_IMAGES = (
     "own_module.png",
@@ -104,15 +105,15 @@ def output(command: str, folder: Path = ROOT) -> str:
     return "\n".join(["```text", *lines, "```"])
 
 
-def made(run: Run) -> str:
-    """What made the study's figures: command, seeds, test images, versions."""
+def made(run: Run, module: str = "docs.figures") -> str:
+    """What made the study's figures: commands, the second this module's, seeds, test images, versions."""
     told, name, images = run.manifest, run.study["name"], run.results["test_images"].max()
-    argument = "" if DEFAULT_RUN.endswith(f"/{name}") else f" runs/{name}"
+    argument = "" if name in DEFAULT_RUNS else f" runs/{name}"
     packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
     seeds = ", ".join(str(seed) for seed in told["seeds"])
     commit = told["commit"][:7] + "+" * told["commit"].endswith("+")
     return (
-        f"Made by `cimsim codesign examples/{name}.yaml && python -m docs.figures{argument}`: "
+        f"Made by `cimsim codesign examples/{name}.yaml && python -m {module}{argument}`: "
         f"seed{'s' * (len(told['seeds']) > 1)} {seeds}, {images:,.0f} test images, "
         f"cimsim {told['version']} (commit {commit}), Python {told['python']}, {packages}."
     )

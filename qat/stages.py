@@ -17,6 +17,7 @@ from cimsim.study import ChipChoice, Study
 from cimsim.table import CostTable
 from qat.export import export
 from qat.jobs import Job, Meter
+from qat.mixture import Mixture
 from qat.nas import Aim, Budgets, SearchSettings, search, supernet, warm
 from qat.points import Point, measure_point
 from qat.selection import Trials
@@ -93,21 +94,22 @@ def warm_job(study: Study, run: Path, table: CostTable, seed: int) -> Job:
 
 def _warm(stage: Stage, key: str, table: CostTable, seed: int) -> None:
     data, settings = stage.data(), stage.study.train
-    model, mixtures = _supernet(stage, table, seed, data)
-    warm(model, mixtures, data, _search_settings(stage.study, settings.warm_images, seed), stage.meter)
+    model, mixtures = supernet_of(stage, table, seed, data)
+    warm(model, mixtures, data, search_settings(stage.study, settings.warm_images, seed), stage.meter)
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     write_atomically(stage.run.path / f"checkpoints/{key}.pt", buffer.getvalue())
 
 
-def _supernet(stage: Stage, table: CostTable, seed: int, data: TrainingData):
+def supernet_of(stage: Stage, table: CostTable, seed: int, data: TrainingData) -> tuple[nn.Module, dict[str, Mixture]]:
+    """The float network with a mixture in each layer, and these."""
     model = float_model(stage, seed)
     num_calibration = stage.study.train.calibration_images
     mixtures = supernet(model, table.candidates(), stage.study.activation_bits, data.train, num_calibration, seed)
     return model, mixtures
 
 
-def _search_settings(study: Study, images: int, seed: int) -> SearchSettings:
+def search_settings(study: Study, images: int, seed: int) -> SearchSettings:
     weights, train = study.objective, study.train
     return SearchSettings(
         images, train.batch, train.tune_lr, train.arch_lr, (weights.energy, weights.latency, weights.area), seed,
@@ -136,10 +138,10 @@ def search_job(study: Study, run: Path, target: Target, seed: int, *, plan_only:
 
 def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_only: bool) -> None:
     data, table = stage.data(), target.table
-    model, mixtures = _supernet(stage, table, seed, data)
+    model, mixtures = supernet_of(stage, table, seed, data)
     model.load_state_dict(load_checkpoint(stage.run.path / f"checkpoints/{warm_key(table, seed)}.pt"))
-    settings = _search_settings(stage.study, stage.study.train.search_images, seed)
-    aim = Aim(table, target.budgets, _fits(stage, target), _trials(stage, seed, data))
+    settings = search_settings(stage.study, stage.study.train.search_images, seed)
+    aim = Aim(table, target.budgets, _fits(stage, target), trials_of(stage, seed, data))
     found = search(model, mixtures, aim, data, settings, stage.meter)
     plan = plan_of(stage.study, found.formats)
     stage.run.write_json(f"plans/{key}.json", plan.model_dump())
@@ -155,7 +157,7 @@ def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_
     _tune_and_measure(stage, Point(key, "search", label, plan, seed, (target.choice,), gaps), data)
 
 
-def _trials(stage: Stage, seed: int, data: TrainingData) -> Trials:
+def trials_of(stage: Stage, seed: int, data: TrainingData) -> Trials:
     """Plans on trial are fine-tuned like all others, only shorter."""
     settings = stage.study.train
     short = settings.model_copy(update={"tune_images": settings.trial_images})

@@ -27,7 +27,10 @@ Frame: TypeAlias = Any
 
 
 class Run(NamedTuple):
-    """What a run directory holds. `costs` and `plans` are keyed by evaluation, `tables` by chip."""
+    """What a run directory holds. `costs` and `plans` are keyed by evaluation, `tables` by chip.
+
+    `drawn` has a row for each plan, chip and kind of cells that `cimsim accuracy` measured.
+    """
 
     path: Path
     study_text: str
@@ -37,6 +40,7 @@ class Run(NamedTuple):
     costs: dict[str, dict]
     plans: dict[str, dict]
     tables: dict[str, dict]
+    drawn: Frame
 
     def plan_of(self, row: Any) -> dict[str, dict]:
         """Layer name -> choices of a results row; empty if its plan is not stored."""
@@ -62,10 +66,10 @@ def read_run(path: Path) -> Run:
     if problems:
         raise InputError(str(path), problems)
     text = (path / "study.yaml").read_text()
-    return Run(
-        path, text, yaml.safe_load(text) or {}, _json(path / "manifest.json"),
-        read_results(path / "results.csv"), *(_folder(path / name) for name in ("costs", "plans", "table")),
-    )  # fmt: skip
+    costs, plans, tables, drawn = (_folder(path / name) for name in ("costs", "plans", "table", "cells"))
+    settings, manifest = yaml.safe_load(text) or {}, _json(path / "manifest.json")
+    results = read_results(path / "results.csv")
+    return Run(path, text, settings, manifest, results, costs, plans, tables, pd.DataFrame(list(drawn.values())))
 
 
 def read_results(path: Path) -> Frame:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from reports import tables
+from reports.drawn import drawn_figure, drawn_table
 from reports.frames import Run, read_run
 from reports.interactive import energy_fragment, front_fragment
 from reports.panels import energy_figure, plans_figure, variants_figure
@@ -39,7 +40,8 @@ def _draw(run: Run, folder: Path) -> dict[str, Path]:
     plans_figure(run, folder / "plans")
     energy_figure(run, folder / "energy")
     variants_figure(run, folder / "variants")
-    return {name: path for name in ("pareto", "plans", "energy", "variants")
+    drawn_figure(run, folder / "cells")
+    return {name: path for name in ("pareto", "plans", "energy", "variants", "cells")
             if (path := folder / f"{name}.svg").is_file()}  # fmt: skip
 
 
@@ -65,6 +67,7 @@ def _render(run: Run, figures: dict[str, Path]) -> str:
         gap_texts=tables.GAPS.values(),
         stalls=tables.stalls_table(run),
         variants=tables.variants_table(run),
+        drawn=drawn_table(run),
         sources=tables.sources_table(run),
         masked=tables.masked_table(run),
         settings=tables.settings_table(run),
