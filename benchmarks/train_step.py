@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from benchmarks.timing import interleaved, ratio
 from qat.attach import parameter_groups, quantize
-from qat.mixture import relax
+from qat.mixture import Mixture, relax
+from qat.nas import ARCH_EVERY
 from qat.recipe import DEFAULT, Recipe
 from workloads.format import DEFAULT_FORMATS
 from workloads.networks import NETWORKS, build
@@ -52,6 +53,36 @@ def supernet(model: nn.Module) -> None:
     relax(model, dict.fromkeys(weight_layers(model), DEFAULT_FORMATS))
 
 
+def searching(name: str) -> Callable[[], None]:
+    """ARCH_EVERY steps of a search: one sampled format per layer; in the first all formats give their probabilities'
+    gradient."""
+    held: dict[str, Mixture] = {}
+
+    def relaxed(model: nn.Module) -> None:
+        held.update(relax(model, dict.fromkeys(weight_layers(model), DEFAULT_FORMATS)))
+
+    step = stepper(name, relaxed)
+
+    def some() -> None:
+        for number in range(ARCH_EVERY):
+            for mixture in held.values():
+                mixture.sample(number)
+                mixture.alpha.requires_grad_(number == 0)
+            step()
+
+    return some
+
+
+def repeated(step: Callable[[], None]) -> Callable[[], None]:
+    """ARCH_EVERY of these steps."""
+
+    def some() -> None:
+        for _ in range(ARCH_EVERY):
+            step()
+
+    return some
+
+
 def report(title: str, steps: dict[str, Callable[[], None]], repeats: int) -> None:
     """Prints each step's time and its ratio to `float`."""
     seconds = interleaved(steps, repeats)
@@ -76,6 +107,7 @@ def main() -> None:
         "supernet of 8 formats": stepper("lenet5", supernet),
     }
     report("LeNet-5", steps, 31)
+    report(f"{ARCH_EVERY} steps", {"float": repeated(steps["float"]), "a search": searching("lenet5")}, 15)
 
 
 if __name__ == "__main__":
