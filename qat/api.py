@@ -69,10 +69,16 @@ def search(  # noqa: PLR0913 (a front door: all but four are named)
     return plan_of(run_search(net, mixtures, aim, data, settings).formats)
 
 
-def tune(model: nn.Module, plan: Plan, x: Tensor, y: Tensor, *, images: int = 150_000, seed: int = 0) -> Tuned:
-    """A quantized, fine-tuned copy of a trained module. `x` and `y` as for `search`."""
+def tune(  # noqa: PLR0913 (a front door: all but four are named)
+    model: nn.Module, plan: Plan, x: Tensor, y: Tensor, *,
+    images: int = 150_000, weight_noise: float = 0.0, seed: int = 0,
+) -> Tuned:  # fmt: skip
+    """A quantized, fine-tuned copy of a trained module. `x` and `y` as for `search`.
+
+    With `weight_noise` (a part of each layer's largest weight) it learns to bear cells that are not what was written.
+    """
     data, net = _training_data(x, y), copy.deepcopy(model)
-    settings = Training(tune_images=images, batch=min(128, len(data.train.y)))
+    settings = Training(tune_images=images, batch=min(128, len(data.train.y)), weight_noise=weight_noise)
     found = run_tune(net, plan, data, settings, seed)
     return Tuned(net.eval(), found)
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 from qat.graphs import outside_graphs, refuse_export
 from qat.recipe import DEFAULT, Recipe
 from qat.sums import whole_sum
+from qat.weight_noise import WeightNoise
 from workloads.codec import Codes, decode_integers, decode_weight, pack_all
 from workloads.format import WeightFormat
 from workloads.rotation import rotate
@@ -91,6 +92,7 @@ class Quantizer(nn.Module, ABC):
         super().__init__()
         self.fmt, self.recipe = fmt, recipe
         self.register_buffer("held", None)
+        self.noise = WeightNoise(recipe.weight_noise_fraction) if recipe.weight_noise_fraction else None
         self.kept: Tensor | None = None  # the value of this step, while a model's forward runs
         self.keeps = False
 
@@ -162,6 +164,8 @@ class Quantizer(nn.Module, ABC):
             return self.kept
         require_finite(w)
         value = _Project.apply(w, self, *self.trained())
+        if self.noise is not None and (self.training or self.noise.in_eval):
+            value = self.noise(value)
         self.kept = value if self.keeps else None
         return value  # pyright: ignore[reportReturnType]
 

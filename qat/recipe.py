@@ -51,6 +51,9 @@ class Recipe(Frozen):
     distill_factor: float = Field(default=0.0, ge=0, le=100)  # of its outputs
     block_distill_factor: float = Field(default=0.0, ge=0, le=100)  # of the outputs of its blocks
 
+    # What weights bear in training, so that they bear it in cells (qat.weight_noise), as a part of a layer's largest.
+    weight_noise_fraction: float = Field(default=0.0, ge=0, le=1)
+
     # Pool formats.
     rematch_every: int = Field(default=100, ge=1)  # steps between two assignments of pool columns
 
@@ -90,6 +93,7 @@ RECIPES = {
         after_every=1,
         block_distill_factor=1.0,
     ),
+    "noisy": Recipe(weight_noise_fraction=0.05),
     "untrained": Recipe(step_init="search", assignment="euclid"),  # least squared error at once
     "wrap": Recipe(overload="wrap"),
     "sigma": Recipe(lattice_scale="sigma"),

@@ -21,8 +21,8 @@ from qat.mixture import Mixture
 from qat.nas import Aim, Budgets, SearchSettings, search, supernet, warm
 from qat.points import Point, measure_point
 from qat.selection import Trials
-from qat.train import TrainingData, load_checkpoint, score, train_float, training_data
-from qat.tune import tune
+from qat.train import TrainingData, load_checkpoint, train_float, training_data
+from qat.tune import judged, tune
 from workloads.datasets import TRAIN_IMAGES
 from workloads.errors import InputError
 from workloads.networks import build
@@ -165,7 +165,7 @@ def trials_of(stage: Stage, seed: int, data: TrainingData) -> Trials:
     def loss(formats: dict[str, str]) -> float:
         model = float_model(stage, seed)
         tune(model, plan_of(stage.study, formats), data, short, seed, stage.meter)
-        return score(model.eval(), data.validation).loss
+        return judged(model, data.validation).loss
 
     return Trials(settings.trials, loss)
 

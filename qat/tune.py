@@ -25,7 +25,20 @@ from qat.norms import estimate_statistics, needs_statistics
 from qat.recipe import DEFAULT, Recipe
 from qat.schemes import Codebook
 from qat.schemes.universal import UniversalQuantizer, finish, ratio_penalty
-from qat.train import Penalty, Tick, TrainingData, batches, load_checkpoint, one_cycle, score, set_rate, step_on
+from qat.train import (
+    Part,
+    Penalty,
+    Score,
+    Tick,
+    TrainingData,
+    batches,
+    load_checkpoint,
+    one_cycle,
+    score,
+    set_rate,
+    step_on,
+)
+from qat.weight_noise import enduring
 from workloads.plan import Plan
 
 Lesson = Callable[[Tensor, Tensor], tuple[Tensor, Penalty]]
@@ -43,6 +56,8 @@ def tune(  # noqa: PLR0913 (all but five are named)
     on from `checkpoint`, written at each of these points, to the same final weights.
     """
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if settings.weight_noise:
+        recipe = recipe.model_copy(update={"weight_noise_fraction": settings.weight_noise})
     factors = settings.distill_factor or recipe.distill_factor, recipe.block_distill_factor
     teacher = copy.deepcopy(model).eval() if any(factors) else None
     prepare(model, plan, data, settings, seed, recipe)
@@ -69,13 +84,19 @@ def tune(  # noqa: PLR0913 (all but five are named)
             if (step + 1) % per_epoch == 0 or step + 1 >= total:
                 if is_soft:
                     estimate_statistics(model, data.train)
-                found = score(model, data.validation).accuracy
+                found = judged(model, data.validation).accuracy
                 if found > best:
                     best, best_state = found, copy.deepcopy(model.state_dict())
                 _store(checkpoint, model, optimizer, step + 1, best, best_state)
     model.load_state_dict(best_state)
     finish(model)
     return best
+
+
+def judged(model: nn.Module, part: Part) -> Score:
+    """Of the network as it is stored, or with the noise that it is trained to bear."""
+    with enduring(model):
+        return score(model, part)
 
 
 def prepare(model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, recipe: Recipe) -> None:
