@@ -200,13 +200,20 @@ def test_verdict_states_savings_and_gains(one_seed):
     assert "one seed, so no interval" in text
 
 
+def test_a_tenth_of_a_point_is_no_loss(one_seed):
+    base = ("uniform", "uniform linear-4", 100.0, 0.9)
+    for accuracy, saves in ((0.8991, True), (0.8989, False)):
+        text = said(one_seed, rows_of(base, ("search", "a", 60.0, accuracy)))
+        assert ("needs 40.0 % less energy" in text) == saves
+
+
 def test_verdict_states_losses_plainly(one_seed):
     text = said(one_seed, rows_of(("uniform", "uniform linear-4", 100.0, 0.90), ("search", "a", 150.0, 0.91)))
     assert "The search saves nothing here" in text
     assert "needs 50.0 % more energy" in text
     assert "Every searched plan needs more energy" in text
     text = said(one_seed, rows_of(("uniform", "uniform linear-4", 100.0, 0.90), ("search", "a", 50.0, 0.80)))
-    assert "No searched plan reaches the accuracy" in text
+    assert "No searched plan comes within 0.1 points of the accuracy" in text
     assert "not more accurate than uniform linear-4: −10.00 points" in text
 
 
