@@ -156,6 +156,7 @@ def sweep(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = Non
 
 @app.command()
 def train(  # noqa: PLR0913 (a command line)
+    context: typer.Context,
     what: Annotated[str, typer.Argument(help="A study YAML, or a known network.", show_default=False)],
     plan: Annotated[
         str, typer.Option("--plan", help="Of a study: a plan JSON, or one format for all layers.")
@@ -194,6 +195,7 @@ def train(  # noqa: PLR0913 (a command line)
     """
     _needs(TRAINING)
     if Path(what).suffix in (".yaml", ".yml"):
+        _refuse_idle(context, "a study", ("fmt", "data", "recipe", "float_epochs", "images", "start"))
         from cimsim.study import load_study
         from qat.codesign import train_one
 
@@ -202,12 +204,14 @@ def train(  # noqa: PLR0913 (a command line)
 
     folder = run_dir or Path("runs/train")
     if what in PUBLISHED:
+        _refuse_idle(context, "published weights", ("plan", "float_epochs"))
         from qat.published_trial import COLUMNS, cells, published_trial, run_published
 
         chosen = published_trial(what, data, images, format=fmt, recipe=recipe, start=start, seed=seed)
         row = run_published(chosen, folder)
         screen.show_cells("beside the float network, on the test set", COLUMNS, [cells(row)], [row], json)
         return screen.say(f"Weights: {folder / chosen.weights}") if chosen.weights else None
+    _refuse_idle(context, "a network without published weights", ("plan", "start"))
     from qat.lab import run_trials, trial_of, weights_path
 
     trial = trial_of(network=what, data=data, format=fmt, recipe=recipe, seed=seed, float_epochs=float_epochs,
@@ -353,6 +357,18 @@ def init(
     from cimsim.starter import write_starter
 
     write_starter(what, path, json)
+
+
+OPTION = {"fmt": "format"}  # where a parameter's name is another
+
+
+def _refuse_idle(context: typer.Context, what: str, names: tuple[str, ...]) -> None:
+    """Options that were given and that this kind of training never looks at. Raises InputError."""
+    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if given:
+        flags = {name: OPTION.get(name, name.replace("_", "-")) for name in given}
+        problems = [f"--{flag} = {context.params[name]}: is not for {what}" for name, flag in flags.items()]
+        raise InputError(context.command.name or "", problems)
 
 
 def _needs(modules: tuple[str, ...]) -> None:

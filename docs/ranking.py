@@ -81,7 +81,7 @@ def block(run: Run, folder: Path) -> str:
         random = run.results[same & (run.results["kind"] == "random")]
         found = []
         for seed, group in random.groupby("seed"):
-            console.print(f"{label}, seed {seed}")
+            console.print(f"{label}, seed {seed:g}")
             found.append(measured(stage, run, group, folder))
         lines.append(_line(plans, random, ahead[str(label)], found))
     return "\n".join(lines) + f"\n\n{made(run, 'docs.ranking')}"

@@ -82,3 +82,11 @@ def test_wrong_requests_are_refused(capsys):
     assert "has data of its own" in refused(capsys, "train", "minilm", "--data", "movie")
     assert "format = " in refused(capsys, "train", "efficientnet_lite0", "--format", "linear-99")
     assert "recipe = " in refused(capsys, "train", "minilm", "--recipe", "nothing")
+
+
+def test_options_that_would_do_nothing_are_refused(capsys):
+    told = refused(capsys, "train", "minilm", "--plan", "linear-4", "--float-epochs", 3)
+    assert "--plan = linear-4: is not for published weights" in told and "--float-epochs = 3" in told
+    assert "--start = gptq: is not for a network without" in refused(capsys, "train", "lenet5", "--start", "gptq")
+    told = refused(capsys, "train", "examples/digits.yaml", "--format", "linear-4", "--images", 5)
+    assert "--format = linear-4: is not for a study" in told and "--images = 5" in told
