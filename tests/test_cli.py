@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "search",
     "codesign",
+    "accuracy",
     "report",
     "formats",
     "init",
