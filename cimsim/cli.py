@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from cimsim import __version__, cli_trust, screen
+from cimsim import __version__, cli_train, cli_trust, screen
+from cimsim.cli_options import TRAINING, Json, RunDirOption, Seed, StudyFile, Workers, needs
 from workloads.errors import InputError, RunError
 
 app = typer.Typer(
@@ -23,14 +24,6 @@ app.add_typer(chips_app, name="chips")
 
 DEBUG = "--debug"  # taken from the command line before any command sees it, so that it may stand anywhere
 INTERRUPTED = 130  # Typer's exit code after Ctrl-C
-TRAINING = ("torch", "safetensors", "sklearn", "dask", "distributed")  # the extra [train]
-REPORTING = ("matplotlib", "pandas", "jinja2", "plotly")  # the extra [report]
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-StudyFile = Annotated[Path, typer.Argument(help="A study YAML (see `cimsim init study`).", show_default=False)]
-RunDirOption = Annotated[Path | None, typer.Option("--run-dir", help="Where results go [default: runs/NAME].")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Start of every random number.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, max=64, help="Processes [default: the study's].")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -154,153 +147,11 @@ def sweep(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = Non
     screen.say(f"Results: {swept.path / 'results.csv'}")
 
 
-@app.command()
-def train(  # noqa: PLR0913 (a command line)
-    context: typer.Context,
-    what: Annotated[str, typer.Argument(help="A study YAML, or a known network.", show_default=False)],
-    plan: Annotated[
-        str, typer.Option("--plan", help="Of a study: a plan JSON, or one format for all layers.")
-    ] = "linear-8",
-    fmt: Annotated[
-        str, typer.Option("--format", help="Of a network: one format for all layers, or `float`.")
-    ] = "linear-4",
-    data: Annotated[str | None, typer.Option("--data", help="A data set [default: the network's usual one].")] = None,
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="How the format is trained (`cimsim formats --recipes`).")
-    ] = "default",
-    float_epochs: Annotated[int, typer.Option("--float-epochs", min=1, help="Epochs of float training before.")] = 4,
-    images: Annotated[
-        int | None,
-        typer.Option(
-            "--images",
-            min=1,
-            help="Images or texts of fine-tuning [default: 100,000; of a network with published weights: 60 steps].",
-        ),
-    ] = None,
-    start: Annotated[
-        Literal["nearest", "hessian", "clip", "gptq"],
-        typer.Option("--start", help="Of published weights: how they are quantized before training."),
-    ] = "nearest",
-    seed: Seed = 0,
-    run_dir: RunDirOption = None,
-    json: Json = False,
-) -> None:
-    """Train a quantized network: one plan of a study, measured on its chips, or any network in any format.
-
-    `efficientnet_lite0` and `minilm` have published weights: their own float outputs teach them.
-
-    Killed at any moment, the same command goes on.
-
-    Example: `cimsim train lenet5 --format vq-8x256-e4-s0 --recipe softmax`
-    """
-    _needs(TRAINING)
-    if Path(what).suffix in (".yaml", ".yml"):
-        _refuse_idle(context, "a study", ("fmt", "data", "recipe", "float_epochs", "images", "start"))
-        from cimsim.study import load_study
-        from qat.codesign import train_one
-
-        return screen.show_rows(train_one(load_study(Path(what), for_training=True), plan, seed, run_dir), json)
-    from qat.published_trial import PUBLISHED
-
-    folder = run_dir or Path("runs/train")
-    if what in PUBLISHED:
-        _refuse_idle(context, "published weights", ("plan", "float_epochs"))
-        from qat.published_trial import COLUMNS, cells, published_trial, run_published
-
-        chosen = published_trial(what, data, images, format=fmt, recipe=recipe, start=start, seed=seed)
-        row = run_published(chosen, folder)
-        screen.show_cells("beside the float network, on the test set", COLUMNS, [cells(row)], [row], json)
-        return screen.say(f"Weights: {folder / chosen.weights}") if chosen.weights else None
-    _refuse_idle(context, "a network without published weights", ("plan", "start"))
-    from qat.lab import run_trials, trial_of, weights_path
-
-    trial = trial_of(network=what, data=data, format=fmt, recipe=recipe, seed=seed, float_epochs=float_epochs,
-                     images=100_000 if images is None else images)  # fmt: skip
-    screen.show_trials(run_trials([trial], folder), json)
-    if weights_path(folder, trial).exists():
-        screen.say(f"Weights: {weights_path(folder, trial)}")
-
-
-@app.command()
-def search(
-    study: StudyFile,
-    chip: Annotated[str, typer.Option("--chip", help="One chip of the study.")],
-    budget: Annotated[float, typer.Option("--budget", min=0.01, max=2.0, help="Energy, as a share of linear-8's.")],
-    seed: Seed = 0,
-    run_dir: RunDirOption = None,
-    json: Json = False,
-) -> None:
-    """Search a per-layer plan for one chip and budget.
-
-    Example: `cimsim search examples/fashion_mnist.yaml --chip sram-rom --budget 0.4`
-    """
-    _needs(TRAINING)
-    from cimsim.study import load_study
-    from qat.codesign import search_one
-
-    screen.show_plan(search_one(load_study(study, for_training=True), chip, budget, seed, run_dir), json)
-
-
-@app.command()
-def codesign(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = None, json: Json = False) -> None:
-    """Do the whole study: train, search, measure, sweep, report. Killed at any moment, the same command goes on.
-
-    Example: `cimsim codesign examples/fashion_mnist.yaml`
-    """
-    _needs(TRAINING + REPORTING)
-    from cimsim.study import load_study
-    from qat.codesign import run_codesign
-
-    run = run_codesign(load_study(study, for_training=True), run_dir, workers)
-    from reports.page import write_report  # after the long work, which needs none of what this imports
-
-    page = write_report(run.path)
-    screen.show_rows(run.results(), json)
-    screen.say(f"Report: {page}")
-
-
-@app.command()
-def accuracy(
-    run: Annotated[Path, typer.Argument(help="A run directory of `cimsim codesign`.", show_default=False)],
-    cells: Annotated[
-        str, typer.Option("--cells", help="`chip`: those of each chip; `reram`, `pcm`; or a YAML file.")
-    ] = "chip",
-    draws: Annotated[int, typer.Option("--draws", min=1, max=1000, help="How often the arrays are written.")] = 5,
-    images: Annotated[int, typer.Option("--images", min=1, help="Test images of each draw.")] = 1_000,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes.")] = 2,
-    json: Json = False,
-) -> None:
-    """Measure the trained plans of a run on arrays that are not ideal, and draw the report again.
-
-    Arrays are written with errors, some cells are stuck, reads are noisy, conductances drift and wires lose voltage.
-
-    Example: `cimsim accuracy runs/digits --cells reram`
-    """
-    _needs(TRAINING + REPORTING)
-    from qat.drawn import Asked, measure_run
-
-    screen.show_drawn(measure_run(run, Asked(cells, draws, images), workers), json)
-    from reports.page import write_report
-
-    screen.say(f"Report: {write_report(run)}")
-
-
-@app.command()
-def report(
-    run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
-    json: Json = False,
-) -> None:
-    """Draw the figures and the HTML page of a run directory again.
-
-    Example: `cimsim report runs/fashion_mnist`
-    """
-    _needs(REPORTING)
-    from cimsim.rundir import RunDir
-    from reports.page import write_report
-
-    page = write_report(run)
-    screen.show_rows(RunDir(run).results(), json)
-    screen.say(f"Report: {page}")
+app.command()(cli_train.train)
+app.command()(cli_train.search)
+app.command()(cli_train.codesign)
+app.command()(cli_train.accuracy)
+app.command()(cli_train.report)
 
 
 @chips_app.command("list")
@@ -335,7 +186,7 @@ def formats(
     Example: `cimsim formats`
     """
     if recipes:
-        _needs(TRAINING)
+        needs(TRAINING)
         from qat.recipe import described
 
         return screen.show_recipes(described(), json)
@@ -357,27 +208,6 @@ def init(
     from cimsim.starter import write_starter
 
     write_starter(what, path, json)
-
-
-OPTION = {"fmt": "format"}  # where a parameter's name is another
-
-
-def _refuse_idle(context: typer.Context, what: str, names: tuple[str, ...]) -> None:
-    """Options that were given and that this kind of training never looks at. Raises InputError."""
-    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
-    if given:
-        flags = {name: OPTION.get(name, name.replace("_", "-")) for name in given}
-        problems = [f"--{flag} = {context.params[name]}: is not for {what}" for name, flag in flags.items()]
-        raise InputError(context.command.name or "", problems)
-
-
-def _needs(modules: tuple[str, ...]) -> None:
-    """Training and reports are extras; say so instead of failing on an import."""
-    from importlib.util import find_spec
-
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        raise InputError("cimsim", [f"this command needs {', '.join(missing)}: pip install 'cimsim[all]'"])
 
 
 def main() -> None:

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from cimsim import screen_trust
+from cimsim.cli_options import Json
 from workloads.errors import InputError
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def validate(

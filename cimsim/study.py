@@ -113,7 +113,9 @@ class Training(Frozen):
     tune_lr: Rate = 1e-3
     arch_lr: Rate = 0.05
     distill_factor: float = Field(default=0.0, ge=0, le=100)  # in fine-tuning, of the float network's outputs
-    weight_noise: float = Field(default=0.0, ge=0, le=1)  # in fine-tuning, as a part of a layer's largest weight
+    weight_noise_fraction: float = Field(
+        default=0.0, ge=0, le=1
+    )  # in fine-tuning, as a part of a layer's largest weight
     calibration_images: Positive = 512
     selection_images: Positive = 2_000  # of the validation images, to compare plans in the supernet
     trials: int = Field(default=12, ge=0, le=1000)  # plans of a search that are trained a little, to compare them

@@ -44,7 +44,7 @@ def trained(seed: int) -> nn.Module:
 def measured(net: nn.Module, noise: float, seed: int) -> dict[str, float]:
     """Accuracy in percent of ideal arrays and of each kind of cells, tuned with this noise."""
     plan = Plan.uniform(capture(net, x[:1] / 255, "digits"), "linear-4")
-    tuned = tune(net, plan, x, y, images=tuned_images, weight_noise=noise, seed=seed)
+    tuned = tune(net, plan, x, y, images=tuned_images, weight_noise_fraction=noise, seed=seed)
     stored = calibrate_adc(export(tuned.model, plan, x[:1] / 255), data.train_x[:256], ARRAY)
     drawn = {name: accuracy_of_seeds(stored, test, ARRAY, cells, range(num_draws)) for name, cells in OF_CELLS.items()}
     return {"ideal arrays": 100 * accuracy(stored, *test, ARRAY)} | {

@@ -71,14 +71,16 @@ def search(  # noqa: PLR0913 (a front door: all but four are named)
 
 def tune(  # noqa: PLR0913 (a front door: all but four are named)
     model: nn.Module, plan: Plan, x: Tensor, y: Tensor, *,
-    images: int = 150_000, weight_noise: float = 0.0, seed: int = 0,
+    images: int = 150_000, weight_noise_fraction: float = 0.0, seed: int = 0,
 ) -> Tuned:  # fmt: skip
     """A quantized, fine-tuned copy of a trained module. `x` and `y` as for `search`.
 
-    With `weight_noise` (a part of each layer's largest weight) it learns to bear cells that are not what was written.
+    With `weight_noise_fraction` (of each layer's largest weight) it learns to bear cells that are not as written.
     """
     data, net = _training_data(x, y), copy.deepcopy(model)
-    settings = Training(tune_images=images, batch=min(128, len(data.train.y)), weight_noise=weight_noise)
+    settings = Training(
+        tune_images=images, batch=min(128, len(data.train.y)), weight_noise_fraction=weight_noise_fraction
+    )
     found = run_tune(net, plan, data, settings, seed)
     return Tuned(net.eval(), found)
 

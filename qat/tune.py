@@ -56,8 +56,8 @@ def tune(  # noqa: PLR0913 (all but five are named)
     on from `checkpoint`, written at each of these points, to the same final weights.
     """
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if settings.weight_noise:
-        recipe = recipe.model_copy(update={"weight_noise_fraction": settings.weight_noise})
+    if settings.weight_noise_fraction:
+        recipe = recipe.model_copy(update={"weight_noise_fraction": settings.weight_noise_fraction})
     factors = settings.distill_factor or recipe.distill_factor, recipe.block_distill_factor
     teacher = copy.deepcopy(model).eval() if any(factors) else None
     prepare(model, plan, data, settings, seed, recipe)

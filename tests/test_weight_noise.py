@@ -97,7 +97,7 @@ def studies(tmp_path_factory):
             "float_epochs": 8,
             "tune_images": 12_000,
             "test_images": 360,
-            "weight_noise": noise,
+            "weight_noise_fraction": noise,
             "trials": 0,
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(study))
@@ -118,8 +118,8 @@ def test_networks_trained_with_noise_bear_real_cells_better(studies, tmp_path):
 
 def test_wrong_shares_are_refused(capsys, tmp_path):
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(TINY_STUDY | {"train": {"weight_noise": 2}}))
-    assert "train.weight_noise" in refused(capsys, "codesign", path)
+    path.write_text(yaml.safe_dump(TINY_STUDY | {"train": {"weight_noise_fraction": 2}}))
+    assert "train.weight_noise_fraction" in refused(capsys, "codesign", path)
 
 
 def test_the_example_measures_and_draws(tmp_path):
