@@ -1,8 +1,8 @@
 """Which plan a search ends with: the supernet judges many, a little training of their own the best of them.
 
 The supernet's loss says little of plans that are nearly equal: among random plans of a loose budget its rank
-correlation with the accuracy after training was 0.2, that of a trial with an eighth of the training 0.6 to 0.8
-(LeNet-5, Fashion-MNIST; `docs/search.md`).
+correlation with the accuracy after training was 0.2, that of a trial with an eighth of the training 0.5
+(LeNet-5, Fashion-MNIST; `docs/decisions/015`).
 """
 
 from __future__ import annotations
