@@ -48,6 +48,7 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/cimsim codesign examples/fashion_mnist_seeds.yaml
+	$(BIN)/cimsim accuracy runs/fashion_mnist_seeds --cells reram
 	$(BIN)/python -m docs.figures
 
 schemes: $(INSTALLED)

@@ -1,7 +1,7 @@
 """Redraws what the documents show: outputs of commands, and figures, table and verdict of the study with seeds.
 
 A document marks a block by `<!-- NAME -->` and `<!-- end -->`, each on a line of its own. NAME is `output: COMMAND`,
-or a part of the study: `made`, `verdict`, `results`, or `results: LABEL, LABEL` for some of its plans. Run as
+or a part of the study: `made`, `verdict`, `results`, `drawn`; `results: LABEL, LABEL` is of some of its plans. Run as
 `python -m docs.figures [RUN]` (`make docs` does).
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from docs import validation
+from reports.drawn import drawn_table
 from reports.frames import Run, read_run
 from reports.panels import plans_figure
 from reports.plots import pareto_figure
@@ -32,9 +33,9 @@ IMAGES = ROOT / "docs" / "images"
 DOCUMENTS = (ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 DEFAULT_RUN = "runs/fashion_mnist_seeds"
 DEFAULT_RUNS = ("fashion_mnist_seeds", "against_chance")  # of the modules here that draw studies
-MARK = re.compile(
-    r"^<!-- (output: .+|made|results(?:: .+)?|verdict|schemes (?:tasks|networks)|pretrained|ranking|end) -->\n", re.M
-)
+KINDS = ("output: .+", "made", "results(?:: .+)?", "verdict", "drawn(?:: .+)?", "schemes (?:tasks|networks)",
+         "pretrained", "ranking", "end")  # fmt: skip
+MARK = re.compile(f"^<!-- ({'|'.join(KINDS)}) -->\\n", re.M)
 EXAMPLE_IMAGES = (
     "own_module.png",
     "break_even.png",
@@ -66,6 +67,7 @@ def redraw_study(run: Path) -> None:
         "made": lambda _: made(study),
         "results": lambda labels: results(study, labels),
         "verdict": lambda _: verdict(study),
+        "drawn": lambda labels: drawn(study, labels),
     }
     for path in DOCUMENTS:
         refresh(path, parts)
@@ -143,6 +145,17 @@ def _energy(row: Any) -> str:
 def _accuracy(row: Any) -> str:
     mean, half = row["array_accuracy"], row["array_accuracy_half"]
     return percent(mean, 2) if isnan(half) else f"{100 * mean:.2f} ± {100 * half:.2f} %"
+
+
+def drawn(run: Run, labels: str = "") -> str:
+    """Plans on arrays that are not ideal, all or those named. Raises InputError if none were drawn."""
+    table = drawn_table(run)
+    if not table.rows:
+        reason = f"cells/: missing: must be there (`cimsim accuracy {run.path} --cells reram` draws them)"
+        raise InputError(str(run.path), [reason])
+    rows = [row for row in table.rows if not labels or row[1] in labels.split(", ")]
+    rule = ["---"] * table.num_text + ["--:"] * (len(table.heads) - table.num_text)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (table.heads, rule, *rows))
 
 
 def verdict(run: Run) -> str:

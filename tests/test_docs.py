@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -175,6 +176,20 @@ def test_a_study_becomes_table_verdict_and_provenance(tmp_path):
     assert len(figures.results(run, "uniform linear-4").splitlines()) == 4  # head, rule and two chips
     assert "seeds 0, 1, 2" in figures.made(run) and "cimsim 0.1.0" in figures.made(run)
     assert figures.verdict(run).count("**") == 4
+
+
+def test_drawn_arrays_become_a_table(tmp_path):
+    path = write_run(tmp_path / "run", seeds=(0, 1))
+    with pytest.raises(InputError, match="cimsim accuracy"):
+        figures.drawn(read_run(path))
+    (path / "cells").mkdir()
+    for seed, mean in ((0, 0.5), (1, 0.7)):
+        row = {"key": f"k{seed}", "label": "a", "kind": "uniform", "chip": "isaac", "seed": seed, "energy_pj": 1e3,
+               "cells": "pcm", "images": 10, "array_accuracy": 0.8, "drawn": [mean, mean]}  # fmt: skip
+        (path / f"cells/k{seed}.json").write_text(json.dumps(row))
+    (line,) = figures.drawn(read_run(path), "a, b").splitlines()[2:]
+    assert line == "| isaac | a | pcm | 1 nJ | 80.00 % | 60.00 % ± 18.37 | −20.00 points | 50.00 % | 4 |"  # 3.182 s / 2
+    assert len(figures.drawn(read_run(path), "b").splitlines()) == 2
 
 
 def test_a_missing_study_is_named(tmp_path):
