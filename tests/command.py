@@ -20,7 +20,7 @@ TINY_STUDY = {
     "formats": ["linear-8", "linear-2"],
     "baselines": ["linear-2"],
     "train": {"float_epochs": 2, "warm_images": 320, "search_images": 320, "tune_images": 640, "batch": 32,
-              "calibration_images": 64, "selection_images": 64, "test_images": 64},
+              "calibration_images": 64, "selection_images": 64, "trials": 2, "test_images": 64},
     "workers": 1,
 }  # fmt: skip
 
