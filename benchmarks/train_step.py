@@ -97,6 +97,7 @@ def main() -> None:
         "float": stepper("resnet20"),
         "LSQ, 4 bits": stepper("resnet20", quantized("linear-4", skip=("fc",))),
         "VQ(8, 256)": stepper("resnet20", quantized(VQ, skip=("fc",))),
+        "E8, q = 4": stepper("resnet20", quantized("e8-q4", skip=("fc",))),
         "DKM(8, 256), 5 iterations": stepper("resnet20", quantized(VQ, DKM, skip=("fc",))),
     }
     report("ResNet-20", steps, 11)
