@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from docs import validation
-from reports.drawn import drawn_table
+from reports.drawn import drawn_figure, drawn_table
 from reports.frames import Run, read_run
 from reports.panels import plans_figure
 from reports.plots import pareto_figure
@@ -63,6 +63,7 @@ def redraw_study(run: Path) -> None:
     first = study.results["seed"] == study.results["seed"].min()
     pareto_figure(study.results, IMAGES / "pareto.png")
     plans_figure(study._replace(results=study.results[first]), IMAGES / "plans.png")
+    drawn_figure(study, IMAGES / "cells.png")
     parts = {
         "made": lambda _: made(study),
         "results": lambda labels: results(study, labels),
