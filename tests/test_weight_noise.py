@@ -95,7 +95,7 @@ def studies(tmp_path_factory):
         study = TINY_STUDY | {"name": name, "chips": [{"chip": "isaac", "budgets": [0.9]}], "baselines": ["linear-4"]}
         study["train"] = study["train"] | {
             "float_epochs": 8,
-            "tune_images": 12_000,
+            "tune_images": 30_000,
             "test_images": 360,
             "weight_noise_fraction": noise,
             "trials": 0,
@@ -113,7 +113,7 @@ def test_networks_trained_with_noise_bear_real_cells_better(studies, tmp_path):
     for noise, run in studies.items():
         (row,) = [row for row in measure_run(run, Asked(str(cells), 10, 360), 1) if row["kind"] == "uniform"]
         means[noise] = sum(row["drawn"]) / 10
-    assert means[0.2] > means[0.0] + 0.03, means
+    assert means[0.2] > means[0.0] + 0.02, means  # 0.07 to 0.09 with three seeds
 
 
 def test_wrong_shares_are_refused(capsys, tmp_path):
