@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import nn
-from torch.nn import functional as F
 
 from cimsim.functional import ArrayNumbers
 from cimsim.nonideal import CELLS, Nonidealities
+from cimsim.study import Training
 from qat import capture, export, tune
 from qat.evaluate import accuracy, accuracy_of_seeds, calibrate_adc
+from qat.train import train_float, training_data
 from reports.style import PALETTE
 from workloads.datasets import load
 from workloads.plan import Plan
@@ -32,13 +33,7 @@ def trained(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     convolution = (nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
     net = nn.Sequential(*convolution, nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-    for _ in range(300):
-        batch = torch.randint(len(y), (64,))
-        optimizer.zero_grad()
-        F.cross_entropy(net(x[batch] / 255), y[batch]).backward()
-        optimizer.step()
-    return net
+    return train_float(net, training_data("digits"), Training(float_epochs=15, batch=64), seed)
 
 
 def measured(net: nn.Module, noise: float, seed: int) -> dict[str, float]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cimsim.chip_cells import cells_of
 from cimsim.components.crossbar import Crossbar
 from cimsim.nonideal import CELLS, Nonidealities, load_cells
@@ -94,5 +96,24 @@ def _measure(
         drawn.append(accuracy(artifact, *test, numbers, cells, seed))
         meter(asked.images)
     kept = {key: row[key] for key in ("key", "label", "kind", "chip", "seed", "energy_pj")}
-    found = {"cells": asked.title, "images": len(test[1]), "array_accuracy": ideal, "drawn": drawn}
+    found = {
+        "fill": fill(artifact),
+        "cells": asked.title,
+        "images": len(test[1]),
+        "array_accuracy": ideal,
+        "drawn": drawn,
+    }
     RunDir(run).write_json(name, kept | found)
+
+
+def fill(artifact: artifacts.Artifact) -> float:
+    """How full the levels of the arrays are: root mean square of the weights' integers over half their range.
+
+    A mean over all weights; 0.58 if every level is as likely as any other.
+    """
+    squares = num_weights = 0.0
+    for name, choice in artifact.plan.layers.items():
+        levels = artifact.weights_int(name) / (1 << (choice.weight_format.array_bits - 1))
+        squares += float(np.square(levels).sum())
+        num_weights += levels.size
+    return (squares / num_weights) ** 0.5

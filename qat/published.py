@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
@@ -14,7 +13,6 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from cimsim.rundir import write_atomically
 from qat.attach import after_step, attached, encode_model, parameter_groups, quantize, unquantize
 from qat.freeze import freeze
 from qat.frozen_file import save_frozen
@@ -24,7 +22,7 @@ from qat.lab import FLOAT, stored_bytes
 from qat.ptq import Method, ptq, release
 from qat.published_tasks import SEED, Task
 from qat.recipe import RECIPES
-from qat.train import Tick, load_checkpoint
+from qat.train import Tick, restore_checkpoint, store_checkpoint
 from qat.universal import universal_book
 from workloads.format import parse_format
 from workloads.plan import Plan
@@ -123,7 +121,7 @@ def distill(model: nn.Module, choice: Choice, task: Task, progress: Progress = A
         one.quantizer.train()
     optimizer = torch.optim.Adam(parameter_groups(model, task.lr, quantizer_lr=task.lr / 10))
     rates = [group["lr"] for group in optimizer.param_groups]
-    done = _restore(progress.checkpoint, model, optimizer)
+    done = restore_checkpoint(progress.checkpoint, model, optimizer).get("step", 0)
     generator, start_s = torch.Generator().manual_seed(choice.seed), monotonic()
     for step in range(choice.steps):
         index = torch.randperm(task.num_samples, generator=generator)[: task.batch]
@@ -138,26 +136,8 @@ def distill(model: nn.Module, choice: Choice, task: Task, progress: Progress = A
         if (step + 1) % RECIPES[choice.recipe].after_every == 0:
             after_step(model, step)
         if (step + 1) % STEPS_KEPT == 0:
-            _store(progress.checkpoint, model, optimizer, step + 1)
+            store_checkpoint(progress.checkpoint, model, optimizer, step=step + 1)
     return (monotonic() - start_s) / max(1, choice.steps - done)
-
-
-def _store(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    if path is None:
-        return
-    buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def _restore(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Steps done."""
-    if path is None or not path.exists():
-        return 0
-    state = load_checkpoint(path)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
 
 
 def stored_and_error(model: nn.Module, original: Mapping[str, Tensor]) -> dict[str, Any]:

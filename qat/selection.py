@@ -77,7 +77,7 @@ def select(probabilities: np.ndarray, room: Room, judge: Judge, seed: int, trial
     if not finalists:
         raise RunError(
             f"{table.chip}: none of the {len(probable)} most probable plans keeps the budgets "
-            f"(energy: {room.budget_pj / 1e3:.4g} nJ)"
+            f"(energy: {room.budget_pj / 1e3:.4g} nJ; latency and area where the study bounds them)"
         )
     strangers = [plan for plan in arrivals(table, room.budget_pj, STRANGERS, [seed, 1]) if room.allows(plan)]
     plans = breed([*finalists, *strangers], room, judge.loss, seed)
@@ -99,14 +99,14 @@ def tried(plans: Sequence[Formats], room: Room, loss: Loss, trials: Trials, seed
     Of each generation the supernet's `loss` chooses whom a trial is worth.
     """
     rng, worth = np.random.default_rng([seed, 2]), dict[tuple[str, ...], float]()
-    born = {tuple(plan.values()): plan for plan in plans}
-    known = dict(born)
+    known = born = {tuple(plan.values()): plan for plan in plans}
     for left in range(TRIAL_ROUNDS, 0, -1):
+        if worth:
+            parents = [known[key] for key in sorted(worth, key=worth.__getitem__)[: PARENTS // 2]]
+            born = _offspring(parents, room, rng, worth)
+            known = known | born
         for key in sorted(born, key=lambda key: loss(born[key]))[: -(-(trials.count - len(worth)) // left)]:
             worth[key] = trials.loss(born[key])
-        parents = [known[key] for key in sorted(worth, key=worth.__getitem__)[: PARENTS // 2]]
-        born = _offspring(parents, room, rng, worth)
-        known |= born
     return known[min(worth, key=worth.__getitem__)]
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -154,32 +154,34 @@ def train_float(
     epochs, batch = settings.float_epochs, settings.batch
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.float_lr, weight_decay=1e-4)
     per_epoch = len(data.train.y) // batch
-    done = _restore(checkpoint, model, optimizer)
+    done = restore_checkpoint(checkpoint, model, optimizer).get("epoch", 0)
     model.train()
     for epoch in range(done, epochs):
         for i, index in enumerate(batches(len(data.train.y), batch, per_epoch * batch, seed, first=epoch)):
             set_rate(optimizer, one_cycle(epoch * per_epoch + i, epochs * per_epoch, settings.float_lr))
             step_on(model, optimizer, data.train.images(index), data.train.y[index], f"float epoch {epoch + 1}")
             tick(batch)
-        if checkpoint:
-            _store(checkpoint, model, optimizer, epoch + 1)
+        store_checkpoint(checkpoint, model, optimizer, epoch=epoch + 1)
     return model
 
 
-def _store(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+def store_checkpoint(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, **progress: Any) -> None:
+    """Writes both and how far they are, whole or not at all; nothing without a path."""
+    if path is None:
+        return
     buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, buffer)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **progress}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def _restore(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Epochs already done. Raises InputError for a checkpoint that cannot be read."""
+def restore_checkpoint(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """How far they were; empty without a file. Raises InputError for one that cannot be read."""
     if path is None or not path.exists():
-        return 0
+        return {}
     state = load_checkpoint(path)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return state["epoch"]
+    return state
 
 
 def load_checkpoint(path: Path) -> dict:

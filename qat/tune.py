@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cimsim.rundir import write_atomically
 from cimsim.study import Training
 from qat import ewgs
 from qat.activation_schemes import PactQuantizer
@@ -32,11 +30,12 @@ from qat.train import (
     Tick,
     TrainingData,
     batches,
-    load_checkpoint,
     one_cycle,
+    restore_checkpoint,
     score,
     set_rate,
     step_on,
+    store_checkpoint,
 )
 from qat.weight_noise import enduring
 from workloads.plan import Plan
@@ -64,7 +63,8 @@ def tune(  # noqa: PLR0913 (all but five are named)
     optimizer = torch.optim.AdamW(tuning_groups(model, settings.tune_lr, recipe))
     total, per_epoch = settings.tune_images // settings.batch, len(data.train.y) // settings.batch
     is_soft = needs_statistics(model)
-    done, best, best_state = _restore(checkpoint, model, optimizer)
+    kept = restore_checkpoint(checkpoint, model, optimizer)
+    done, best, best_state = kept.get("step", 0), kept.get("best", -1.0), kept.get("best_state", {})
     model.train()
     with _taught(model, teacher, *factors) as teach:
         for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.tune_images, seed + 100)):
@@ -87,7 +87,7 @@ def tune(  # noqa: PLR0913 (all but five are named)
                 found = judged(model, data.validation).accuracy
                 if found > best:
                     best, best_state = found, copy.deepcopy(model.state_dict())
-                _store(checkpoint, model, optimizer, step + 1, best, best_state)
+                store_checkpoint(checkpoint, model, optimizer, step=step + 1, best=best, best_state=best_state)
     model.load_state_dict(best_state)
     finish(model)
     return best
@@ -156,26 +156,3 @@ def tuning_groups(model: nn.Module, rate: float, recipe: Recipe = DEFAULT) -> li
 
 def _parameters_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[int]:
     return {id(p) for module in model.modules() if isinstance(module, kinds) for p in module.parameters()}
-
-
-def _store(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, best: float,
-           best_state: dict[str, Any]) -> None:  # fmt: skip
-    if path is None:
-        return
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "best": best,
-             "best_state": best_state}  # fmt: skip
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def _restore(
-    path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, float, dict[str, Any]]:
-    """Steps done, best validation accuracy, and the state that had it."""
-    if path is None or not path.exists():
-        return 0, -1.0, {}
-    state = load_checkpoint(path)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["best"], state["best_state"]

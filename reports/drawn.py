@@ -25,10 +25,13 @@ def drawn_table(run: Run) -> Table:
         draws = pd.Series([one for drawn in group["drawn"] for one in drawn])
         mean, half = interval95(draws)
         spread = "" if len(draws) < 2 else f" ± {100 * half:.2f}"
-        body.append([chip, label, cells, energy(group["energy_pj"].mean()), percent(group["array_accuracy"].mean(), 2),
-                     percent(mean, 2) + spread, points(mean - group["array_accuracy"].mean()), percent(draws.min(), 2),
-                     f"{len(draws)}"])  # fmt: skip
-    heads = ["chip", "plan", "cells", "energy", "ideal arrays", "drawn arrays", "change", "worst", "draws"]
+        ideal = group["array_accuracy"].mean()
+        body.append([
+            chip, label, cells, energy(group["energy_pj"].mean()), percent(group["fill"].mean(), 0), percent(ideal, 2),
+            percent(mean, 2) + spread, points(mean - ideal), percent(draws.min(), 2), f"{len(draws)}",
+        ])  # fmt: skip
+    heads = ["chip", "plan", "cells", "energy", "levels filled", "ideal arrays", "drawn arrays", "change", "worst",
+             "draws"]  # fmt: skip
     return Table(heads, body, 3)
 
 

@@ -185,10 +185,12 @@ def test_drawn_arrays_become_a_table(tmp_path):
     (path / "cells").mkdir()
     for seed, mean in ((0, 0.5), (1, 0.7)):
         row = {"key": f"k{seed}", "label": "a", "kind": "uniform", "chip": "isaac", "seed": seed, "energy_pj": 1e3,
-               "cells": "pcm", "images": 10, "array_accuracy": 0.8, "drawn": [mean, mean]}  # fmt: skip
+               "cells": "pcm", "images": 10, "fill": 0.25, "array_accuracy": 0.8, "drawn": [mean, mean]}  # fmt: skip
         (path / f"cells/k{seed}.json").write_text(json.dumps(row))
     (line,) = figures.drawn(read_run(path), "a, b").splitlines()[2:]
-    assert line == "| isaac | a | pcm | 1 nJ | 80.00 % | 60.00 % ± 18.37 | −20.00 points | 50.00 % | 4 |"  # 3.182 s / 2
+    assert (
+        line == "| isaac | a | pcm | 1 nJ | 25 % | 80.00 % | 60.00 % ± 18.37 | −20.00 points | 50.00 % | 4 |"
+    )  # 3.182 s / 2
     assert len(figures.drawn(read_run(path), "b").splitlines()) == 2
 
 

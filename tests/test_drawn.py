@@ -7,6 +7,8 @@ import pytest
 import yaml
 from command import TINY_STUDY, refused, run
 
+from cimsim.rundir import RunDir
+from qat import artifact as artifacts
 from qat.drawn import Asked, measure_run
 from reports.drawn import drawn_table
 from reports.frames import read_run
@@ -43,6 +45,22 @@ def test_ideal_arrays_are_those_of_the_results_and_draws_are_worse(held):
         assert row["array_accuracy"] == results.loc[row["key"], "array_accuracy"]
         assert len(row["drawn"]) == 3 and row["images"] == 64
     assert sum(sum(row["drawn"]) / 3 for row in found) < sum(row["array_accuracy"] for row in found)
+
+
+def test_levels_are_filled_as_the_stored_integers_say(held):
+    """Against a loop over single weights; a format of two bits has levels -2 to 1, one of eight -128 to 127."""
+    half = {"linear-2": 2, "linear-8": 128}
+    found = {row["key"]: row["fill"] for row in measure_run(held, Asked("reram", 1, 8), 1)}
+    rows = [row for row in RunDir(held).results() if row["key"] in found]
+    for row in rows:
+        artifact = artifacts.load(held / row["weights"])
+        squares = [
+            (int(weight) / half[choice.format]) ** 2
+            for name, choice in artifact.plan.layers.items()
+            for weight in artifact.weights_int(name).flat
+        ]
+        assert found[row["key"]] == pytest.approx((sum(squares) / len(squares)) ** 0.5)
+    assert len(rows) == len(found) > 1
 
 
 def test_own_cells_are_of_the_chip_and_sram_is_ideal(held):
