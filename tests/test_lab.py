@@ -28,7 +28,7 @@ def trial(fmt: str, recipe: str = "default", **choices) -> Trial:
 CASES = [("vq-4x16-e4-s0", "default"), ("vq-4x16-e4-s0", "gumbel"), ("vq-4x16-e4-s0", "universal"),
          ("vq-4x16-e4-s0", "ema"), ("linear-3", "ewgs"),
          ("linear-3-odd", "ewgs-hessian"), ("linear-2", "lsq-kd"),
-         ("vq-4x16-e4-s0", "vq4all"), ("e8-q4", "learned-scale")]  # fmt: skip
+         ("vq-4x16-e4-s0", "vq4all"), ("e8-q4", "learned-scale"), ("linear-3", "noisy")]  # fmt: skip
 
 
 class Killed(Exception):
@@ -40,7 +40,7 @@ def test_an_interrupted_trial_ends_with_the_same_bytes(fmt, recipe, tmp_path):
     whole, broken, one = tmp_path / "whole", tmp_path / "broken", trial(fmt, recipe)
     (row,) = run_trials([one], whole)
     assert 0.15 < row["accuracy"] <= 1 and row["relative_error"] > 0
-    for name in ("results", "checkpoints"):
+    for name in ("results", "checkpoints", "weights"):
         (broken / name).mkdir(parents=True)
     run_trials([trial(FLOAT)], broken)
     seen = 0
@@ -57,8 +57,8 @@ def test_an_interrupted_trial_ends_with_the_same_bytes(fmt, recipe, tmp_path):
              recipe=RECIPES[recipe], checkpoint=checkpoint)  # fmt: skip
     assert checkpoint.exists()
     run_trials([one], broken)
-    result = f"results/{one.key}.json"
-    assert (whole / result).read_bytes() == (broken / result).read_bytes()
+    for name in (f"results/{one.key}.json", f"weights/{one.key}.safetensors"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
     assert not checkpoint.exists()
 
 
