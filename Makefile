@@ -25,7 +25,7 @@ help:
 	@echo "make clean  remove the environment and the caches; runs/ and .data/ stay"
 
 run: $(INSTALLED)
-	-$(BIN)/python -m workloads.datasets --fetch .data
+	-$(BIN)/python -m workloads.data.datasets --fetch .data
 	$(BIN)/cimsim codesign examples/fashion_mnist.yaml
 
 test: export OMP_NUM_THREADS = 1
@@ -49,15 +49,15 @@ bench: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/cimsim codesign examples/fashion_mnist_seeds.yaml
 	$(BIN)/cimsim accuracy runs/fashion_mnist_seeds --cells reram
-	$(BIN)/python -m docs.figures
+	$(BIN)/python -m docs.made.figures
 
 schemes: $(INSTALLED)
-	-$(BIN)/python -m workloads.datasets --fetch .data
-	$(BIN)/python -m docs.schemes
+	-$(BIN)/python -m workloads.data.datasets --fetch .data
+	$(BIN)/python -m docs.made.schemes
 
 pretrained: $(INSTALLED)
-	-$(BIN)/python -m workloads.datasets --fetch .data movie
-	$(BIN)/python -m docs.pretrained
+	-$(BIN)/python -m workloads.data.datasets --fetch .data movie
+	$(BIN)/python -m docs.made.pretrained
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numba
 
-from cimsim.kernels import count_mvm
 from cimsim.records import ArrayJob
+from cimsim.unit.mvm import count_mvm
 
 NUM_TICKS = 200_000_000
 # From rare to frequent events: ISAAC's pipeline (Shafiee et al., ISCA 2016) has one every 128 ticks, the

@@ -10,10 +10,11 @@ from time import perf_counter
 
 import numpy as np
 
-from cimsim.adc_range import FULL_RANGE, adc_step
-from cimsim.analog import Origin, ProgrammedArrays, Widths
-from cimsim.functional import ArrayNumbers, array_mvm
-from cimsim.nonideal import Nonidealities
+from cimsim.arrays.adc_range import FULL_RANGE, adc_step
+from cimsim.arrays.encodings import ArrayNumbers
+from cimsim.arrays.mvm import array_mvm
+from cimsim.arrays.nonideal import Nonidealities
+from cimsim.arrays.programmed import Origin, ProgrammedArrays, Widths
 
 SIZE = 1024
 # One dot product per row: positions per image, inputs, outputs (LeCun et al., 1998, with 28 x 28 input padded).

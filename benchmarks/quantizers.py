@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import gemm, gemm_flops, interleaved, ratio
-from qat.assign import best_match
-from qat.codebook import Codebook
-from qat.e8 import e8_code, encode_e8
-from qat.nearest import nearest_d4, nearest_e8
+from qat.kernels.assign import best_match
+from qat.kernels.e8 import e8_code, encode_e8
+from qat.kernels.nearest import nearest_d4, nearest_e8
 from qat.quantizer import Quantizer
 from qat.recipe import Recipe
 from qat.schemes import make_quantizer
+from qat.schemes.common.codebook import Codebook
 from workloads.format import parse_format
 from workloads.lattices import lattice_code
 from workloads.shapes import load_network

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cimsim.deployment import deploy, is_resident
-from cimsim.engine import layer_works, simulate
+from cimsim.chip.reading import load_chip
+from cimsim.deploy.deployment import deploy, is_resident
+from cimsim.deploy.loads import buffer_chunks
+from cimsim.deploy.tasks import build_tasks
+from cimsim.engine.whole import layer_works, simulate
 from cimsim.events import Task, run
-from cimsim.schedule import buffer_chunks, build_tasks
-from cimsim.spec import load_chip
 from workloads.plan import Plan
 from workloads.shapes import load_network
 
@@ -43,7 +44,7 @@ print(cpu_s(lambda: simulate(network, chip)))
 
 def command_cpu_s(chip: str) -> float:
     """`cimsim simulate resnet18 --chip CHIP --json` as a process of its own, imports included."""
-    program = [sys.executable, "-m", "cimsim.cli", "simulate", "resnet18", "--chip", chip, "--json"]
+    program = [sys.executable, "-m", "cimsim", "simulate", "resnet18", "--chip", chip, "--json"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.resnet18 import CHIPS, best_cpu_s, command_cpu_s
-from cimsim.engine import simulate
-from cimsim.spec import load_chip
+from cimsim.chip.reading import load_chip
+from cimsim.engine.whole import simulate
 from workloads.layer import Layer, Network
 from workloads.shapes import load_network
 

@@ -13,12 +13,13 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.timing import interleaved, ratio
-from qat.attach import parameter_groups, quantize
-from qat.mixture import Mixture, relax
-from qat.nas import ARCH_EVERY
+from qat.modules.attach import quantize
+from qat.modules.mixture import Mixture, relax
+from qat.modules.upkeep import parameter_groups
+from qat.planning.nas import ARCH_EVERY
 from qat.recipe import DEFAULT, Recipe
 from workloads.format import DEFAULT_FORMATS
-from workloads.networks import NETWORKS, build
+from workloads.networks.zoo import NETWORKS, build
 from workloads.plan import Plan, weight_layers
 
 BATCH = 128

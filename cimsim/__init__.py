@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cimsim.engine import simulate
-    from cimsim.spec import chip_names, load_chip
-    from cimsim.table import build_table
+    from cimsim.chip.reading import chip_names, load_chip
+    from cimsim.engine.whole import simulate
+    from cimsim.studies.table import build_table
     from workloads.plan import Plan
     from workloads.shapes import load_network, network_names
 
@@ -15,10 +15,10 @@ __version__ = "0.1.0"
 __all__ = ["Plan", "build_table", "chip_names", "load_chip", "load_network", "network_names", "simulate"]
 
 _HOME = {
-    "simulate": "cimsim.engine",
-    "load_chip": "cimsim.spec",
-    "chip_names": "cimsim.spec",
-    "build_table": "cimsim.table",
+    "simulate": "cimsim.engine.whole",
+    "load_chip": "cimsim.chip.reading",
+    "chip_names": "cimsim.chip.reading",
+    "build_table": "cimsim.studies.table",
     "Plan": "workloads.plan",
     "load_network": "workloads.shapes",
     "network_names": "workloads.shapes",

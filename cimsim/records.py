@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
+
+Actions = Counter  # (kind, role, action) -> how often
+EnergyPj = dict[str, dict[str, float]]  # component -> action -> pJ
 
 
 class ArrayJob(NamedTuple):

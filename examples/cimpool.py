@@ -2,9 +2,9 @@
 of CIMPool's abstract (arXiv 2503.22044), whose converters, node and bookkeeping are not printed."""
 
 from cimsim import load_chip, load_network, simulate
-from cimsim.components.sram_table import sram_figures
-from cimsim.engine import layer_works
-from cimsim.rates import unit_area_um2
+from cimsim.chip.rates import unit_area_um2
+from cimsim.components.laws.sram_table import sram_figures
+from cimsim.engine.whole import layer_works
 from workloads.format import parse_format
 from workloads.plan import Plan
 

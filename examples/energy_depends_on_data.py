@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from cimsim import load_chip
+from cimsim.studies.data_energy import by_layer
 from qat import capture, export, tune
-from qat.switching import by_layer
-from workloads.datasets import load
+from workloads.data.datasets import load
 from workloads.plan import Plan
 
 images = int(sys.argv[1]) if len(sys.argv) > 1 else 6_000  # of fine-tuning

@@ -8,14 +8,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from cimsim.functional import ArrayNumbers
-from cimsim.nonideal import CELLS, Nonidealities
-from cimsim.study import Training
+from cimsim.arrays.encodings import ArrayNumbers
+from cimsim.arrays.nonideal import CELLS, Nonidealities
+from cimsim.integer.forward import accuracy, accuracy_of_seeds, calibrate_adc
+from cimsim.studies.study import Training
 from qat import capture, export, tune
-from qat.evaluate import accuracy, accuracy_of_seeds, calibrate_adc
-from qat.train import train_float, training_data
+from qat.training.data import training_data
+from qat.training.loop import train_float
 from reports.style import PALETTE
-from workloads.datasets import load
+from workloads.data.datasets import load
 from workloads.plan import Plan
 
 tuned_images, num_seeds, num_draws = map(int, sys.argv[1:4]) if len(sys.argv) > 3 else (60_000, 3, 5)

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.nn import functional as F
 
-from cimsim.functional import ArrayNumbers
-from cimsim.nonideal import CELLS, Nonidealities
+from cimsim.arrays.encodings import ArrayNumbers
+from cimsim.arrays.nonideal import CELLS, Nonidealities
+from cimsim.integer.artifact import Artifact
+from cimsim.integer.forward import accuracy_of_seeds, calibrate_adc
 from qat import capture, export, tune
-from qat.artifact import Artifact
-from qat.evaluate import accuracy_of_seeds, calibrate_adc
 from reports.style import PALETTE
-from workloads.datasets import load
+from workloads.data.datasets import load
 from workloads.plan import Plan
 
 tuned_images, test_images, num_seeds = map(int, sys.argv[1:4]) if len(sys.argv) > 3 else (20_000, 360, 8)

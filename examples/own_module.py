@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from cimsim import load_chip, simulate
-from cimsim.rates import array_numbers
+from cimsim.chip.numbers import array_numbers
+from cimsim.integer.forward import accuracy, calibrate_adc
 from qat import capture, export, search, tune
-from qat.evaluate import accuracy, calibrate_adc
 from reports import plot_front
-from workloads.datasets import load
+from workloads.data.datasets import load
 
 images = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000  # seen by each search and each fine-tuning
 data = load("digits")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from qat.api import Tuned, capture, search, tune
-from qat.attach import after_step, encode_model, float_state_dict, parameter_groups, quantize, unquantize
-from qat.export import export
-from qat.freeze import decode, encode, freeze, show, stored, summary
-from qat.inputs import calibrate
-from qat.ptq import ptq, release
+from qat import repeatable  # noqa: F401  before torch loads
+from qat.activations.inputs import calibrate
+from qat.api import Tuned, search, tune
+from qat.modules.attach import float_state_dict, quantize, unquantize
+from qat.modules.attached import encode_model
+from qat.modules.upkeep import after_step, parameter_groups
+from qat.post_training.ptq import ptq, release
 from qat.quantizer import Encoded
+from qat.storage.export import export
+from qat.storage.freeze import decode, encode, freeze, show, stored, summary
+from workloads.capture.trace import capture
 
 __all__ = [
     "Encoded", "Tuned", "after_step", "calibrate", "capture", "decode", "encode", "encode_model", "export",

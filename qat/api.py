@@ -8,17 +8,18 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from cimsim.engine import simulate
-from cimsim.spec import Chip
-from cimsim.study import Training
-from cimsim.table import build_table
-from qat.nas import Aim, Budgets, SearchSettings, supernet, warm
-from qat.nas import search as run_search
-from qat.selection import Trials
-from qat.train import Part, TrainingData, divide, score
-from qat.tune import tune as run_tune
-from workloads.capture import capture
-from workloads.datasets import split
+from cimsim.chip.model import Chip
+from cimsim.engine.whole import simulate
+from cimsim.studies.study import Training
+from cimsim.studies.table import build_table
+from qat.planning.nas import Aim, Budgets, SearchSettings, supernet, warm
+from qat.planning.nas import search as run_search
+from qat.planning.selection import Trials
+from qat.training.data import Part, TrainingData, divide
+from qat.training.loop import score
+from qat.training.tune import tune as run_tune
+from workloads.capture.trace import capture
+from workloads.data.datasets import split
 from workloads.errors import InputError
 from workloads.format import DEFAULT_FORMATS
 from workloads.plan import LayerPlan, Plan

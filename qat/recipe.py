@@ -47,11 +47,11 @@ class Recipe(Frozen):
     after_every: int = Field(default=50, ge=1)  # steps between two calls of `qat.after_step`
     ratio_lr_factor: float = Field(default=100.0, gt=0)
 
-    # What the float network teaches in fine-tuning, as terms of the loss (qat.distill).
+    # What the float network teaches in fine-tuning, as terms of the loss (qat.training.distill).
     distill_factor: float = Field(default=0.0, ge=0, le=100)  # of its outputs
     block_distill_factor: float = Field(default=0.0, ge=0, le=100)  # of the outputs of its blocks
 
-    # What weights bear in training, so that they bear it in cells (qat.weight_noise), as a part of a layer's largest.
+    # What weights bear in training, so that they bear it in cells (qat.kernels.noise), as a part of a layer's largest.
     weight_noise_fraction: float = Field(default=0.0, ge=0, le=1)
 
     # Pool formats.

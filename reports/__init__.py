@@ -8,10 +8,10 @@ __all__ = ["plot_front"]
 
 
 def plot_front(rows: list[dict], path: Path | str) -> list[Path]:
-    """Draws energy against accuracy with the non-dominated front; see `reports.plots.plot_front`.
+    """Draws energy against accuracy with the non-dominated front; see `reports.front.plot_front`.
 
     The drawing library is imported on the first call, so `import reports` is free.
     """
-    from reports.plots import plot_front as draw
+    from reports.front import plot_front as draw
 
     return draw(rows, Path(path))

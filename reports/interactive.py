@@ -10,21 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from reports.energy import component_colours, energy_by_component
 from reports.frames import Frame, Run
-from reports.panels import component_colours, energy_by_component
 from reports.series import BASELINES, accuracy_range, base_points, has_accuracy, log_ticks, markers, searched
-from reports.style import (
-    ENERGY_UNITS,
-    FAINT,
-    INK,
-    colours_of,
-    digits3,
-    duration,
-    energy,
-    percent,
-    short_label,
-    unit_of,
-)
+from reports.style import ENERGY_UNITS, FAINT, INK, colours_of, digits3, duration, energy, percent, short_label, unit_of
 
 LOOK: Any = {
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK}, "paper_bgcolor": "white",

@@ -10,12 +10,14 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from reports import tables
-from reports.drawn import drawn_figure, drawn_table
+from reports.energy import energy_figure
 from reports.frames import Run, read_run
+from reports.front import pareto_figure
 from reports.interactive import energy_fragment, front_fragment
-from reports.panels import energy_figure, plans_figure, variants_figure
-from reports.plots import pareto_figure
+from reports.plans import plans_figure
+from reports.real_cells import drawn_figure, drawn_table
 from reports.series import has_accuracy
+from reports.variants import variants_figure
 from reports.verdict import BASELINE, verdicts
 
 

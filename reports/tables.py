@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from reports.frames import Frame, Run, masked_formats
-from reports.panels import variant_changes
 from reports.seeds import summarize
 from reports.style import digits3, duration, energy, percent, points, signed_percent
+from reports.variants import variant_changes
 
 # Column -> (name, what it means, how a value is written).
 GAPS = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reports.chance import against_random
+from reports.against_random import against_random
 from reports.frames import Frame, Run, masked_formats
 from reports.pareto import hypervolume
 from reports.seeds import interval95, paired

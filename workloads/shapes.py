@@ -24,7 +24,7 @@ def load_network(name_or_path: str | Path) -> Network:
     """
     path = Path(name_or_path)
     if path.suffix == ".onnx":
-        from workloads.onnx_graph import read_onnx  # an extra, which most networks do not need
+        from workloads.onnx.graph import read_onnx  # an extra, which most networks do not need
 
         return read_onnx(path)
     if path.suffix not in (".yaml", ".yml"):

@@ -1,7 +1,7 @@
 """The parts a chip can be made of: kind -> class. A new part is one file and one line here."""
 
-from cimsim.component import Component
 from cimsim.components.adc import Adc
+from cimsim.components.base import Component
 from cimsim.components.block import Block
 from cimsim.components.buffer import Buffer
 from cimsim.components.bus import Bus

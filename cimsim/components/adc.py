@@ -20,8 +20,8 @@ from typing import Any, ClassVar, Literal, Self, TypeGuard
 
 from pydantic import Field, model_validator
 
-from cimsim.component import CheckPoint, Component, Source, band
-from cimsim.components.logic import (
+from cimsim.components.base import CheckPoint, Component, Source, band
+from cimsim.components.laws.logic import (
     COMPARATOR_PJ,
     COMPARATOR_UM2,
     FLIP_FLOP_PJ,
@@ -30,7 +30,14 @@ from cimsim.components.logic import (
     area_at,
     energy_at,
 )
-from cimsim.scaling import Technology, energy_factor, interpolate, nominal, nominal_supply_v, supply_factor
+from cimsim.components.laws.scaling import (
+    Technology,
+    energy_factor,
+    interpolate,
+    nominal,
+    nominal_supply_v,
+    supply_factor,
+)
 
 FEWEST_FITTED_BITS = 4
 # ISAAC's converter at other resolutions, 32 nm (accelergy tables); outside, as between the last two.

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from cimsim.component import CheckPoint, Component, Source
-from cimsim.scaling import Technology, area_factor, energy_factor, nominal
+from cimsim.components.base import CheckPoint, Component, Source
+from cimsim.components.laws.scaling import Technology, area_factor, energy_factor, nominal
 
 BUS = {"power_mw": 7, "area_mm2": 0.090, "of": 1, "source": "ISAAC, Table I"}
 

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Source, band
-from cimsim.components.sram_table import CACTI, SramFigures, SramPriced
-from cimsim.scaling import Technology
+from cimsim.components.base import LEAKAGE_SCALE, CheckPoint, Source, band
+from cimsim.components.laws.scaling import Technology
+from cimsim.components.laws.sram_table import CACTI, SramFigures, SramPriced
 
 SRAM_64KB = {"memory": "sram", "capacity_bits": 524_288, "width_bits": 256, "role": "tile"}
 

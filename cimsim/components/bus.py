@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import CheckPoint, Component, Source
-from cimsim.scaling import Technology, area_factor, energy_factor, nominal
+from cimsim.components.base import CheckPoint, Component, Source
+from cimsim.components.laws.scaling import Technology, area_factor, energy_factor, nominal
 
 ISAAC_TECH = nominal(32)
 PJ_PER_BIT = 0.054  # accelergy tables for ISAAC's bus; 7 mW over 1,024 B per 100 ns would give 0.085

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source, band
-from cimsim.components.sram_table import CACTI, sram_figures
-from cimsim.scaling import Technology
+from cimsim.components.base import LEAKAGE_SCALE, CheckPoint, Component, Source, band
+from cimsim.components.laws.scaling import Technology
+from cimsim.components.laws.sram_table import CACTI, sram_figures
 
 CELL_UM2, CELL_NM = 0.096, 65  # Yin et al., JSSC 2024: area per bit of the ROM cell
 

@@ -14,11 +14,11 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cimsim.component import LEAKAGE_SCALE, REFERENCE, Activity, Assumption, CheckPoint, Source, band
-from cimsim.components.cells import CELLS, SRAM_6T_F2, CellType
-from cimsim.components.memory_array import PERIPHERY, MemoryArray
-from cimsim.components.sram_table import CACTI
-from cimsim.scaling import WIRE_FF_PER_UM, Technology, interpolate, nominal, wire_ohm_per_um
+from cimsim.components.base import LEAKAGE_SCALE, REFERENCE, Activity, Assumption, CheckPoint, Source, band
+from cimsim.components.laws.cells import CELLS, SRAM_6T_F2, CellType
+from cimsim.components.laws.memory_array import PERIPHERY, MemoryArray
+from cimsim.components.laws.scaling import WIRE_FF_PER_UM, Technology, interpolate, nominal, wire_ohm_per_um
+from cimsim.components.laws.sram_table import CACTI
 
 # ZigZag-IMC, 28 nm, fitted to silicon: word and bit line 0.35 fF per cell each, cell gate (NAND2) 0.7 fF.
 WORD_LINE_FF, BIT_LINE_FF, GATE_FF, CAPACITANCE_NM = 0.35, 0.35, 0.7, 28.0

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cimsim.component import REFERENCE, Activity, CheckPoint, Component, Source, band
-from cimsim.components.logic import NEUROSIM
-from cimsim.scaling import Technology, area_factor, energy_factor, nominal
+from cimsim.components.base import REFERENCE, Activity, CheckPoint, Component, Source, band
+from cimsim.components.laws.logic import NEUROSIM
+from cimsim.components.laws.scaling import Technology, area_factor, energy_factor, nominal
 
 ZIGZAG_TECH = Technology(28, 0.9)
 CAPACITANCE_FF_PER_BIT = 50.0  # ZigZag-IMC, 28 nm, fitted to silicon: (50 fF x bits) V^2 per conversion

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source
-from cimsim.components.logic import leakage_uw
-from cimsim.scaling import Technology, area_factor, energy_factor
+from cimsim.components.base import LEAKAGE_SCALE, CheckPoint, Component, Source
+from cimsim.components.laws.logic import leakage_uw
+from cimsim.components.laws.scaling import Technology, area_factor, energy_factor
 
 HOROWITZ_TECH = Technology(45, 0.9)
 INT8_ADD_PJ, INT32_ADD_PJ, INT8_MULTIPLY_PJ = 0.03, 0.1, 0.2

@@ -11,8 +11,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cimsim.component import LEAKAGE_SCALE, REFERENCE, Activity, CheckPoint, Source, band
-from cimsim.components.logic import (
+from cimsim.components.base import LEAKAGE_SCALE, REFERENCE, Activity, CheckPoint, Source, band
+from cimsim.components.laws.logic import (
     ADDER_8B_PJ,
     ADDER_8B_UM2,
     FLIP_FLOP_PJ,
@@ -22,9 +22,9 @@ from cimsim.components.logic import (
     energy_at,
     leakage_uw,
 )
-from cimsim.components.memory_array import PERIPHERY, MemoryArray
-from cimsim.components.sram_table import CACTI
-from cimsim.scaling import Technology, adder_ps, area_factor, delay_factor
+from cimsim.components.laws.memory_array import PERIPHERY, MemoryArray
+from cimsim.components.laws.scaling import Technology, adder_ps, area_factor, delay_factor
+from cimsim.components.laws.sram_table import CACTI
 
 # ZigZag-IMC, 28 nm, fitted to silicon: a two-input gate, each of its inputs, and a line past one cell.
 GATE_FF, GATE_INPUT_FF, LINE_FF, GATE_UM2, GATE_NM = 0.7, 0.35, 0.35, 0.614, 28.0

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import CheckPoint, Component, Source, band
-from cimsim.scaling import Technology, nominal
+from cimsim.components.base import CheckPoint, Component, Source, band
+from cimsim.components.laws.scaling import Technology, nominal
 
 PS_PER_S = 10**12
 

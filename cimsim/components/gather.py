@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source, band
-from cimsim.components.logic import (
+from cimsim.components.base import LEAKAGE_SCALE, CheckPoint, Component, Source, band
+from cimsim.components.laws.logic import (
     ADD_PJ,
     ADD_UM2,
     ARITHMETIC_TECH,
@@ -17,7 +17,7 @@ from cimsim.components.logic import (
     SZE,
     leakage_uw,
 )
-from cimsim.scaling import Technology, area_factor, energy_factor
+from cimsim.components.laws.scaling import Technology, area_factor, energy_factor
 
 
 class Gather(Component):

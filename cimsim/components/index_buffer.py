@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Source
-from cimsim.components.sram_table import CACTI, SramPriced
-from cimsim.scaling import Technology
+from cimsim.components.base import LEAKAGE_SCALE, CheckPoint, Source
+from cimsim.components.laws.scaling import Technology
+from cimsim.components.laws.sram_table import CACTI, SramPriced
 
 
 class IndexBuffer(SramPriced):

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source
-from cimsim.components.logic import ADDER_8B_PJ, ADDER_8B_UM2, NEUROSIM, area_at, energy_at, leakage_uw
-from cimsim.scaling import Technology
+from cimsim.components.base import LEAKAGE_SCALE, CheckPoint, Component, Source
+from cimsim.components.laws.logic import ADDER_8B_PJ, ADDER_8B_UM2, NEUROSIM, area_at, energy_at, leakage_uw
+from cimsim.components.laws.scaling import Technology
 
 
 def nearest_dn_additions(n: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from cimsim.component import CheckPoint, Component, Source
-from cimsim.scaling import Technology, nominal
+from cimsim.components.base import CheckPoint, Component, Source
+from cimsim.components.laws.scaling import Technology, nominal
 
 PJ_PER_BIT = 2600 / 51.2  # one HyperTransport link of ISAAC: 2.6 W at 6.4 GB/s
 LINK_UM2 = 22.88e6 / 4

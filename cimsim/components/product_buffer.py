@@ -7,9 +7,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Source
-from cimsim.components.sram_table import CACTI, SramFigures, SramPriced, sram_figures
-from cimsim.scaling import Technology
+from cimsim.components.base import LEAKAGE_SCALE, CheckPoint, Source
+from cimsim.components.laws.scaling import Technology
+from cimsim.components.laws.sram_table import CACTI, SramFigures, SramPriced, sram_figures
 
 EVA_BANKS = {"capacity_bits": 1_048_576, "width_bits": 2_048, "banks": 128, "banking": "by_subvector"}
 

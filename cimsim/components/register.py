@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source
-from cimsim.components.logic import FLIP_FLOP_PJ, FLIP_FLOP_UM2, NEUROSIM, area_at, energy_at, leakage_uw
-from cimsim.scaling import Technology, nominal
+from cimsim.components.base import LEAKAGE_SCALE, CheckPoint, Component, Source
+from cimsim.components.laws.logic import FLIP_FLOP_PJ, FLIP_FLOP_UM2, NEUROSIM, area_at, energy_at, leakage_uw
+from cimsim.components.laws.scaling import Technology, nominal
 
 
 class Register(Component):

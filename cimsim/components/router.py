@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import CheckPoint, Component, Source, band
-from cimsim.scaling import Technology, area_factor, energy_factor, nominal
+from cimsim.components.base import CheckPoint, Component, Source, band
+from cimsim.components.laws.scaling import Technology, area_factor, energy_factor, nominal
 
 ISAAC_TECH = nominal(32)
 HOP_PJ_PER_BIT = 20.74 / 256  # 256 bits through ISAAC's router (accelergy tables)

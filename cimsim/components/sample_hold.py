@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from cimsim.component import CheckPoint, Component, Source
-from cimsim.scaling import Technology, area_factor, energy_factor, nominal
+from cimsim.components.base import CheckPoint, Component, Source
+from cimsim.components.laws.scaling import Technology, area_factor, energy_factor, nominal
 
 ISAAC_NM = 32
 SAMPLE_PJ = 0.01e-3 / 1024 / 10e6 * 1e12  # 0.01 mW for 1,024, one sample each 100 ns

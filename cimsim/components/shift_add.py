@@ -6,16 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cimsim.component import LEAKAGE_SCALE, CheckPoint, Component, Source
-from cimsim.components.logic import (
-    NEUROSIM,
-    SHIFT_ADD_8B_PJ,
-    SHIFT_ADD_8B_UM2,
-    area_at,
-    energy_at,
-    leakage_uw,
-)
-from cimsim.scaling import Technology, adder_ps, nominal
+from cimsim.components.base import LEAKAGE_SCALE, CheckPoint, Component, Source
+from cimsim.components.laws.logic import NEUROSIM, SHIFT_ADD_8B_PJ, SHIFT_ADD_8B_UM2, area_at, energy_at, leakage_uw
+from cimsim.components.laws.scaling import Technology, adder_ps, nominal
 
 
 class ShiftAdd(Component):

@@ -6,13 +6,15 @@ from collections import Counter
 from math import ceil, log2
 from typing import NamedTuple
 
-from cimsim import rates
+from cimsim.chip import mesh, rates
+from cimsim.chip.model import Chip
 from cimsim.components.multiplier_array import MultiplierArray
 from cimsim.dataflow import stationary
+from cimsim.dataflow.around import code_store, deliveries, input_bits, written_cells
+from cimsim.dataflow.place import Piece, Placement, Unmappable
 from cimsim.dataflow.products import product_work
-from cimsim.dataflow.work import Actions, LoadJobs, code_store, deliveries, input_bits, written_cells
-from cimsim.mapping import Piece, Placement, Unmappable
-from cimsim.spec import Chip
+from cimsim.dataflow.work import LoadJobs
+from cimsim.records import Actions
 from workloads.format import WeightFormat
 from workloads.layer import Layer
 
@@ -114,7 +116,7 @@ def _in_cells(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int,
     actions = Counter({key: n for key, n in found.actions.items() if key not in _PER_RESULT})
     sent = input_bits(layer, activation_bits) * deliveries(layer, placement, chip, activation_bits)
     actions["buffer", "tile", "write_bit"] += (sent - found.input_bits * found.deliveries) * tiles
-    actions[rates.hop_action(chip)] += (
+    actions[mesh.hop_action(chip)] += (
         subvectors * columns * widths(fmt, chip, activation_bits).product // tiles * (tiles - 1)
     )
     clock, bits = chip.clocks_hz["digital"], fmt.codebook_bits

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cimsim import rates
+from cimsim.chip import rates
+from cimsim.chip.model import Chip
+from cimsim.dataflow.around import code_store, written_cells
+from cimsim.dataflow.place import Piece, Placement
 from cimsim.dataflow.products import product_work
-from cimsim.dataflow.work import Actions, LayerWork, LoadJobs, code_store, written_cells
-from cimsim.mapping import Piece, Placement
-from cimsim.records import LoadJob
-from cimsim.spec import Chip
+from cimsim.dataflow.work import LayerWork, LoadJobs
+from cimsim.records import Actions, LoadJob
 from workloads.format import WeightFormat, weight_shape
 from workloads.layer import Layer
 

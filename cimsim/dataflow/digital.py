@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from math import ceil
 
-from cimsim import rates
+from cimsim.chip import rates
+from cimsim.chip.model import Chip
 from cimsim.components.digital_array import DigitalArray
-from cimsim.dataflow.work import Actions, Timing, count_around, mvm_timing, stage_ticks_around
-from cimsim.mapping import Piece, Placement
-from cimsim.records import ArrayJob
-from cimsim.spec import Chip
+from cimsim.dataflow.around import count_around, stage_ticks_around
+from cimsim.dataflow.place import Piece, Placement
+from cimsim.dataflow.work import Timing, mvm_timing
+from cimsim.records import Actions, ArrayJob
 from workloads.format import WeightFormat
 from workloads.layer import Layer
 

@@ -10,16 +10,17 @@ from math import ceil, log2, prod
 
 import numpy as np
 
-from cimsim import rates
+from cimsim.chip import rates
+from cimsim.chip.model import Chip
 from cimsim.components.gather import Gather
 from cimsim.components.product_buffer import ProductBuffer
 from cimsim.dataflow import books
+from cimsim.dataflow.around import deliveries, input_bits
 from cimsim.dataflow.books import Met
-from cimsim.dataflow.work import Actions, LayerWork, OuterStream, deliveries, input_bits
-from cimsim.gather import count_gather, in_order
-from cimsim.mapping import Unmappable
-from cimsim.records import GatherCounts, GatherJob
-from cimsim.spec import Chip
+from cimsim.dataflow.place import Unmappable
+from cimsim.dataflow.work import LayerWork, OuterStream
+from cimsim.records import Actions, GatherCounts, GatherJob
+from cimsim.unit.gather import count_gather, in_order
 from workloads.format import SCALE_BITS, WeightFormat
 from workloads.layer import Layer
 

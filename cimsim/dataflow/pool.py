@@ -11,12 +11,14 @@ from collections import Counter
 from math import ceil
 from typing import NamedTuple
 
-from cimsim import rates
+from cimsim.chip import rates
+from cimsim.chip.model import Chip
 from cimsim.components.crossbar import Crossbar
 from cimsim.dataflow import stationary
+from cimsim.dataflow.around import code_store, deliveries, input_bits
 from cimsim.dataflow.products import product_work
-from cimsim.dataflow.work import Actions, LayerWork, code_store, deliveries, input_bits
-from cimsim.spec import Chip
+from cimsim.dataflow.work import LayerWork
+from cimsim.records import Actions
 from workloads.format import WeightFormat, num_kept
 from workloads.layer import Layer
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cimsim import rates
+from cimsim.chip import rates
+from cimsim.chip.model import Chip
 from cimsim.components.digital_array import DigitalArray
 from cimsim.dataflow import digital
-from cimsim.dataflow.work import LayerWork, array_job, compute_actions, deliveries, input_bits, mvm_timing
-from cimsim.mapping import place
-from cimsim.spec import Chip
+from cimsim.dataflow.analog import array_job, compute_actions
+from cimsim.dataflow.around import deliveries, input_bits
+from cimsim.dataflow.place import place
+from cimsim.dataflow.work import LayerWork, mvm_timing
 from workloads.format import WeightFormat
 from workloads.layer import Layer
 

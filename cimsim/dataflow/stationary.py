@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cimsim import rates
+from cimsim.chip import rates
+from cimsim.chip.model import Chip
+from cimsim.dataflow.around import code_store, written_cells
+from cimsim.dataflow.place import Placement
 from cimsim.dataflow.products import product_work
-from cimsim.dataflow.work import Actions, LayerWork, LoadJobs, code_store, written_cells
-from cimsim.mapping import Placement
-from cimsim.records import LoadJob
-from cimsim.spec import Chip
+from cimsim.dataflow.work import LayerWork, LoadJobs
+from cimsim.records import Actions, LoadJob
 from workloads.format import WeightFormat
 from workloads.layer import Layer
 

@@ -17,18 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from cimsim import __version__
-from cimsim.cost import CostReport
-from cimsim.deployment import deploy, is_resident
-from cimsim.engine import layer_works
+from cimsim.chip.model import Chip
+from cimsim.cost.report import CostReport
+from cimsim.deploy.deployment import Layout, deploy, is_resident
+from cimsim.engine.whole import layer_works
 from cimsim.events import Timeline
-from cimsim.mapping import Layout
-from cimsim.rundir import write_atomically
-from cimsim.spec import Chip
 from cimsim.trace.bars import Bar, layer_bars, log_of, thinned
 from cimsim.trace.counters import CHIP, Counter, buffer_counters, power_counters
 from cimsim.trace.tracks import Machine, Track, all_tracks, scene_of
 from workloads.layer import Network
 from workloads.plan import Plan
+from workloads.store import write_atomically
 
 MOST_SLICES = 150_000  # of all tracks together, some 30 MB; tracks with more than their part are thinned
 MOST_OUTLINED = 20_000  # of a timeline alone, of which a study keeps one for each row

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cimsim import accounts
-from cimsim.cost import EnergyPj, Prices
-from cimsim.deployment import Deployment
+from cimsim.cost import accounts
+from cimsim.cost.prices import Prices
+from cimsim.deploy.deployment import Deployment
+from cimsim.deploy.loads import chunk_bits
 from cimsim.events import Slice, Task
-from cimsim.schedule import chunk_bits
+from cimsim.records import EnergyPj
 from cimsim.trace.bars import WORK, Bar, Log
 from cimsim.trace.tracks import Scene, group_of
 from workloads.layer import Network

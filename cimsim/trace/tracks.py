@@ -6,23 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from cimsim import accounts
-from cimsim.cost import CostReport
+from cimsim.cost import stalls
+from cimsim.cost.report import CostReport
 from cimsim.dataflow import LayerWork
-from cimsim.deployment import Deployment, homes
+from cimsim.deploy.deployment import Deployment, homes
 from cimsim.events import MEMORY, TaskTimes
-from cimsim.kernels import count_load
-from cimsim.trace.bars import (
-    NOTHING_INSIDE,
-    WORK,
-    Bar,
-    Inner,
-    Log,
-    fetch_bars,
-    link_bars,
-    tile_bars,
-    writer_bars,
-)
+from cimsim.trace.bars import NOTHING_INSIDE, WORK, Bar, Inner, Log, fetch_bars, link_bars, tile_bars, writer_bars
+from cimsim.unit.load import count_load
 
 WRITERS = {"codebook_rom": "codebook ROM", "lattice_decoder": "lattice decoder"}
 LAYERS = "layers"
@@ -73,14 +63,14 @@ def _inner(work: LayerWork | None, times: TaskTimes, deployment: Deployment) -> 
     """Stalls within a task's work, and within any loading of its weights, as `accounts.stalls_ps` has them."""
     if work is None:
         return NOTHING_INSIDE
-    lost = accounts.stalls_ps(work, times._replace(fill_ps=0), deployment)
+    lost = stalls.stalls_ps(work, times._replace(fill_ps=0), deployment)
     loads = [(count_load(job), count) for job, count in work.load_jobs]
     idle = {
         cause: sum(getattr(load, f"stall_{cause}") * count for load, count in loads)
         for cause in ("index", "rom_port", "bank_conflict")
     }
     return Inner(
-        {cause: lost[cause] for cause in accounts.ARRAY_CAUSES}, idle,
+        {cause: lost[cause] for cause in stalls.ARRAY_CAUSES}, idle,
         max(1, sum(load.ticks * count for load, count in loads)),
     )  # fmt: skip
 

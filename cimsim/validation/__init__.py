@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cimsim.validation.component_tables import TABLES
 from cimsim.validation.fit import NO_EVIDENCE, PARAMETERS, leave_one_out, mean_factor, parameters
 from cimsim.validation.reference import load_reference, read_reference, reference_names
-from cimsim.validation.tables import TABLES
 from cimsim.validation.verdict import Row, check
 from workloads.errors import InputError
 

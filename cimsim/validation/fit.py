@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cimsim.components.digital_array import DigitalArray
-from cimsim.components.memory_array import MemoryArray
+from cimsim.components.laws.memory_array import MemoryArray
 from cimsim.validation.quantities import Subject, modelled
 from cimsim.validation.reference import Reference, load_reference
 

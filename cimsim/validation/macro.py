@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from cimsim import rates
-from cimsim.component import Activity
+from cimsim.chip import rates
+from cimsim.chip.model import Chip
+from cimsim.components.base import Activity
 from cimsim.components.digital_array import DigitalArray
-from cimsim.cost import EnergyPj, Prices
+from cimsim.cost.prices import Prices
 from cimsim.dataflow import digital
-from cimsim.dataflow.work import Actions, array_job, compute_actions
-from cimsim.kernels import count_mvm
-from cimsim.mapping import Placement, place
-from cimsim.records import ArrayJob
-from cimsim.spec import Chip
+from cimsim.dataflow.analog import array_job, compute_actions
+from cimsim.dataflow.place import Placement, place
+from cimsim.records import Actions, ArrayJob, EnergyPj
+from cimsim.unit.mvm import count_mvm
 from workloads.format import WeightFormat
 from workloads.layer import Frozen, Layer
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import NamedTuple
 
-from cimsim.cost import CostReport, total_pj
-from cimsim.engine import simulate
-from cimsim.mapping import Layout
-from cimsim.planfile import read_layout, read_plan
-from cimsim.spec import Chip, load_chip
+from cimsim.chip.model import Chip
+from cimsim.chip.reading import load_chip
+from cimsim.cost.prices import total_pj
+from cimsim.cost.report import CostReport
+from cimsim.deploy.deployment import Layout
+from cimsim.engine.planfile import read_layout, read_plan
+from cimsim.engine.whole import simulate
 from cimsim.validation.macro import Macro, measure
 from cimsim.validation.reference import Point, Reference
 from cimsim.validation.units import UNITS

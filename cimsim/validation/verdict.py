@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cimsim.mapping import Unmappable
+from cimsim.dataflow.place import Unmappable
 from cimsim.validation.quantities import Subject, modelled, rests_on_print
 from cimsim.validation.reference import Reference, Target
 from workloads.errors import InputError

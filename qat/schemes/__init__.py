@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from qat.codebook import Codebook
 from qat.quantizer import Encoded, Quantizer
 from qat.recipe import DEFAULT, Recipe
+from qat.schemes.common.codebook import Codebook
 from qat.schemes.dkm import DkmQuantizer, GumbelQuantizer
 from qat.schemes.dorefa import DorefaQuantizer
 from qat.schemes.ewgs import EwgsQuantizer

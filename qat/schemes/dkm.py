@@ -1,7 +1,7 @@
 """Soft clustering: DKM (Cho et al., ICLR 2022), and the same with Gumbel-softmax assignments (Jang et al., ICLR 2017).
 
-The vectors of a weight whose channels have root mean square 1 become the mixtures of `qat.clustering`. So tau is in
-the square of that unit: the paper's 2e-5 to 1.3e-4 are 0.02 to 0.14 here, if its weights deviate by 0.03.
+The vectors of a weight whose channels have root mean square 1 become the mixtures of `qat.schemes.common.clustering`.
+So tau is in the square of that unit: the paper's 2e-5 to 1.3e-4 are 0.02 to 0.14 here, if its weights deviate by 0.03.
 What is stored, and seen in eval mode, is the nearest entry of the rounded book: training sees a softer weight than
 the chip (`is_exact` is False). The scale of a channel is its projection on the mixture, a constant to the gradient.
 """
@@ -15,11 +15,12 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor
 
-from qat.clustering import MIN_MASS, Clustering, Rule, cluster, cluster_gradients
-from qat.codebook import Codebook
-from qat.quantizer import Encoded, Projected, Quantizer, is_padding, per_channel, utilisation, vectors
+from qat.kernels.geometry import is_padding, per_channel, utilisation, vectors
+from qat.quantizer import Encoded, Projected, Quantizer
 from qat.recipe import DEFAULT, Recipe
-from qat.snap import encoded, first_scale, in_integers, own_book, projected_scale, snap, to_weight
+from qat.schemes.common.clustering import MIN_MASS, Clustering, Rule, cluster, cluster_gradients
+from qat.schemes.common.codebook import Codebook
+from qat.schemes.common.entries import encoded, first_scale, in_integers, own_book, projected_scale, snap, to_weight
 from workloads.format import WeightFormat
 
 _ROUNDING = 1e-5  # of a difference of sums

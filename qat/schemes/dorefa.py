@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qat.levels import LevelQuantizer
-from qat.quantizer import MIN_SCALE, Projected
+from qat.kernels.geometry import MIN_SCALE
+from qat.kernels.sums import whole_mean, whole_sum
+from qat.quantizer import Projected
 from qat.recipe import DEFAULT, Recipe
-from qat.sums import whole_mean, whole_sum
+from qat.schemes.common.levels import LevelQuantizer
 from workloads.format import WeightFormat
 
 

@@ -4,7 +4,7 @@ x_n = clip((w - l) / (u - l), 0, 1), x_q = round((2^b - 1) x_n) / (2^b - 1), w_q
 step a / (2^b - 1). Of the bounds l, u and the output scale a, all learned, each output has its own, or the tensor
 (`-t`, as published). Where all integers are levels, they stand for x_q so that the last negative one is -a.
 Gradients: g_n = g_q (1 + d sign(g_q) (x_n - x_q)), g_q that of x_q; the rest is the derivative of the formulas,
-with that of the clip 0 outside. d (`delta`) is fixed, or follows the Hessian (`qat.ewgs.update_deltas`).
+with that of the clip 0 outside. d (`delta`) is fixed, or follows the Hessian (`qat.training.ewgs.update_deltas`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qat.levels import LevelQuantizer
-from qat.quantizer import MIN_SCALE, Projected, channel_sums, per_channel, root_mean_square
+from qat.kernels.geometry import MIN_SCALE, channel_sums, per_channel, root_mean_square
+from qat.kernels.sums import whole_mean
+from qat.quantizer import Projected
 from qat.recipe import DEFAULT, Recipe
-from qat.sums import whole_mean
+from qat.schemes.common.levels import LevelQuantizer
 from workloads.format import WeightFormat
 
 SIGMAS = 3  # the bounds at the start

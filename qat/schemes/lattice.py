@@ -15,13 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qat.codewords import scaled_entries
-from qat.kernels import best_match, e8_code, encode_e8
-from qat.quantizer import (
+from qat.kernels.assign import best_match
+from qat.kernels.codewords import scaled_entries
+from qat.kernels.e8 import e8_code, encode_e8
+from qat.kernels.geometry import (
     MIN_SCALE,
-    Encoded,
-    Projected,
-    Quantizer,
     channel_sums,
     from_vectors,
     per_channel,
@@ -31,6 +29,7 @@ from qat.quantizer import (
     utilisation,
     vectors,
 )
+from qat.quantizer import Encoded, Projected, Quantizer
 from qat.recipe import DEFAULT, Recipe
 from workloads.format import WeightFormat
 from workloads.lattices import lattice_code

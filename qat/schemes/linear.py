@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qat.levels import LevelQuantizer
-from qat.linear_kernels import is_simple, quantize_rows, rows_gradient
-from qat.quantizer import MIN_SCALE, Projected, channel_sums, per_channel
+from qat.kernels.geometry import MIN_SCALE, channel_sums, per_channel
+from qat.kernels.linear import is_simple, quantize_rows, rows_gradient
+from qat.kernels.sums import whole_mean
+from qat.quantizer import Projected
 from qat.recipe import DEFAULT, Recipe
-from qat.sums import whole_mean
+from qat.schemes.common.levels import LevelQuantizer
 from workloads.format import WeightFormat
 
 _NUM_STEPS = 48  # tried between 1/20 of the full-range step and the full-range step

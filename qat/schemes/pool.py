@@ -16,12 +16,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
-from qat.codebook import Codebook
-from qat.quantizer import (
+from qat.kernels.geometry import (
     MIN_SCALE,
-    Encoded,
-    Projected,
-    Quantizer,
     channel_sums,
     from_vectors,
     per_channel,
@@ -30,7 +26,9 @@ from qat.quantizer import (
     utilisation,
     vectors,
 )
+from qat.quantizer import Encoded, Projected, Quantizer
 from qat.recipe import DEFAULT, Recipe
+from qat.schemes.common.codebook import Codebook
 from workloads.codec import error_rows, pool_parts
 from workloads.format import POOL_GROUP, POOL_SCALE_BITS, WeightFormat
 

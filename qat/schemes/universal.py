@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qat.codebook import Codebook
-from qat.quantizer import Encoded, Projected, Quantizer, is_padding, per_channel, rotated, utilisation, vectors
+from qat.kernels.geometry import is_padding, per_channel, rotated, utilisation, vectors
+from qat.kernels.sums import whole_sum
+from qat.quantizer import Encoded, Projected, Quantizer
 from qat.recipe import DEFAULT, Recipe
-from qat.snap import encoded, first_scale, in_integers, own_book, snap, to_weight
-from qat.sums import whole_sum
+from qat.schemes.common.codebook import Codebook
+from qat.schemes.common.entries import encoded, first_scale, in_integers, own_book, snap, to_weight
 from workloads.format import WeightFormat
 
 DROP_RATIO = 1e-4  # a candidate below it is dropped

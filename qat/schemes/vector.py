@@ -17,14 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qat.choice import Choice, choose, unit_for_multiples
-from qat.codebook import Book, Codebook, directions
-from qat.codewords import fit_rows, sum_by_index, sum_rows
-from qat.quantizer import (
+from qat.kernels.codewords import fit_rows, sum_by_index, sum_rows
+from qat.kernels.geometry import (
     MIN_SCALE,
-    Encoded,
-    Projected,
-    Quantizer,
     channel_sums,
     from_vectors,
     per_channel,
@@ -35,7 +30,10 @@ from qat.quantizer import (
     utilisation,
     vectors,
 )
+from qat.quantizer import Encoded, Projected, Quantizer
 from qat.recipe import DEFAULT, Recipe
+from qat.schemes.common.choose import Choice, choose, unit_for_multiples
+from qat.schemes.common.codebook import Book, Codebook, directions
 from workloads.format import WeightFormat
 
 _ROWS = 1 << 14  # vectors whose products with all entries are held at a time

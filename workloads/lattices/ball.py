@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.lattice import class_index
 from workloads.lattices.code import Codes, Points
+from workloads.lattices.points import class_index
 from workloads.lattices.shells import points_within, read_only
 
 _RADIX = 8  # points of squared norm up to 8 all lie in different classes modulo 8 E8

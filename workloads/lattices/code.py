@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.lattice import nearest_point
+from workloads.lattices.points import nearest_point
 
 Points = NDArray[np.float64]  # [N, d] in lattice units
 Codes = NDArray[np.int64]  # [N, M], the lowest digit first
@@ -51,7 +51,7 @@ class LatticeCode(NamedTuple):
     """A code of blocks of `dimension` numbers. Real blocks are in lattice units: data over the layer's scale."""
 
     name: str
-    lattice: str  # see workloads.lattice
+    lattice: str  # see workloads.lattices.points
     members: Members
     num_digits: int  # M codes per block
     digit_size: int  # values of one of them

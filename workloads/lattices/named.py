@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from workloads.lattice import basis
 from workloads.lattices.ball import Ball
 from workloads.lattices.code import LatticeCode, Members, all_codes, on_grid, signed_bits
 from workloads.lattices.e8p import E8P
 from workloads.lattices.nested import Nested
+from workloads.lattices.points import basis
 from workloads.lattices.shells import read_only
 
 A2_GRID = 8  # its rows are sqrt(3)/2 = 6.93/8 apart; as 7/8 they cost under 1 % of the error (tests measure it)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.lattice import GRID, TIE_DITHER, class_index, nearest_point, voronoi_points
 from workloads.lattices.code import Codes, Points, all_codes
+from workloads.lattices.points import GRID, TIE_DITHER, class_index, nearest_point, voronoi_points
 from workloads.lattices.shells import read_only, shortest_vectors
 
 _MAX_SEARCH = 1 << 12  # codes up to this size are searched whole

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.lattice import basis, nearest_point
+from workloads.lattices.points import basis, nearest_point
 
 _SHORTEST = {"z": 1.0, "d": 2.0, "e": 2.0}  # squared norm of the shortest vectors
 

@@ -12,9 +12,9 @@ import sys
 
 import numpy as np
 
-from workloads.lattice import GRID, SHIFTS, basis
 from workloads.lattices.code import LatticeCode
 from workloads.lattices.named import lattice_code, measured, nested_code, split
+from workloads.lattices.points import GRID, SHIFTS, basis
 
 _NUM_DRAWS = 24  # for each step
 _STEPS = (4, 2, 1)  # of 4 a

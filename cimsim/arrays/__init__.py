@@ -1,0 +1,1 @@
+"""Integers through an array: slices, converters, real cells; no time, no money."""

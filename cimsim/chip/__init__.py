@@ -1,0 +1,1 @@
+"""What a chip is: from YAML to a typed record."""

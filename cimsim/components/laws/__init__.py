@@ -1,0 +1,1 @@
+"""Laws and tables that several parts are built from."""

@@ -1,0 +1,1 @@
+"""From actions to energy, area and lost time."""

@@ -1,0 +1,1 @@
+"""A network on the chip, as work for the event layer."""

@@ -1,0 +1,1 @@
+"""One simulation: place, count, wait, price."""

@@ -1,0 +1,1 @@
+"""Many simulations: what is asked, what is kept, who runs it."""

@@ -1,0 +1,1 @@
+"""Tick by tick inside one unit: numba kernels."""

@@ -1,0 +1,1 @@
+"""Programs that make the documents' figures and tables."""

@@ -1,0 +1,1 @@
+"""Quantizers of activations, and how they sit on a model."""

@@ -1,0 +1,1 @@
+"""What `cimsim train`, `search` and `codesign` run, all as jobs."""

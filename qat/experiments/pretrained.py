@@ -1,0 +1,177 @@
+"""Networks with published weights: quantized, taught by themselves in float, and judged beside it. Resumable."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from cimsim.studies.jobs import IMAGES_PER_BYTE
+from qat.activations.inputs import attach_inputs, calibrate
+from qat.experiments.tasks import SEED, Task
+from qat.experiments.trial import FLOAT, stored_bytes
+from qat.modules.attach import quantize, unquantize
+from qat.modules.attached import attached, encode_model
+from qat.modules.upkeep import after_step, parameter_groups
+from qat.post_training.ptq import Method, ptq, release
+from qat.recipe import RECIPES
+from qat.schemes.common.universal_book import universal_book
+from qat.storage.freeze import freeze
+from qat.storage.frozen_file import save_frozen
+from qat.training.checkpoint import restore_checkpoint, store_checkpoint
+from qat.training.loop import Tick
+from workloads.format import parse_format
+from workloads.networks.pretrained import efficientnet_lite0, minilm
+from workloads.plan import Plan
+
+EIGHT_BITS = "linear-8"  # of layers that usually keep more bits
+STEPS_KEPT = 5  # steps from one checkpoint to the next: they take seconds each
+
+
+class Choice(NamedTuple):
+    """A way to quantize a trained network; `steps` of distillation follow where there are any."""
+
+    format: str
+    method: Method = "nearest"
+    recipe: str = "untrained"
+    activation_bits: int = 0  # 0: float
+    steps: int = 0
+    seed: int = SEED
+
+
+class Progress(NamedTuple):
+    """Where training goes on after it was killed, and who is told of each step."""
+
+    checkpoint: Path | None = None
+    tick: Tick = lambda images: None
+    weights: Path | None = None  # where the frozen network goes
+
+
+ALONE = Progress()
+
+
+def measured(choice: Choice, task: Task, progress: Progress = ALONE) -> dict[str, Any]:
+    """Bits and error of the low-bit layers, bits of all, and what the task measures."""
+    model, start_s = copy.deepcopy(task.model), monotonic()
+    eight = _baked(model, Plan.uniform(model, EIGHT_BITS, skip=[*_others(model, task.eight_bit)]))
+    found: dict[str, Any] = {"weights": 0, "bytes": 0, "eight_weights": eight[0], "eight_bytes": eight[1]}
+    if choice.format != FLOAT:
+        plan = Plan.uniform(model, choice.format, skip=task.eight_bit, activation_bits=choice.activation_bits or 8)
+        original = {name: model.get_submodule(name).get_parameter("weight").detach().clone() for name in plan.layers}
+        quantize_as(model, plan, choice, task)
+        if choice.steps:
+            found |= _taught(model, choice, task, progress)
+        found |= stored_and_error(model.eval(), original)
+        if progress.weights:
+            save_frozen(freeze(copy.deepcopy(model)), progress.weights, choice.recipe)
+        unquantize(model, keep_values=True)
+    if choice.activation_bits:
+        layers = [name for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+        attach_inputs(model, dict.fromkeys(layers, choice.activation_bits), task.calibration[0][:1])
+        calibrate(model, task.calibration)
+    found |= task.measure(model.eval())
+    if task.correct and not choice.steps:
+        task.correct(model)
+        found["corrected"] = task.measure(model)
+    return found | {"seconds": monotonic() - start_s}
+
+
+def _others(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
+    """The layers that match none of the patterns."""
+    return list(Plan.uniform(model, EIGHT_BITS, skip=patterns).layers)
+
+
+def _baked(model: nn.Module, plan: Plan) -> tuple[int, int]:
+    """Gives the plan's layers their quantized values for good; returns their weights and stored bytes."""
+    quantize(model, plan, recipe=RECIPES["untrained"], seed=SEED)
+    weights, nbytes = sum(one.weight.numel() for one in attached(model)), stored_bytes(model)
+    unquantize(model, keep_values=True)
+    return weights, nbytes
+
+
+def quantize_as(model: nn.Module, plan: Plan, choice: Choice, task: Task) -> None:
+    """Quantizers on the layers of the plan, as chosen; a universal book is of the weights of both networks."""
+    recipe = RECIPES[choice.recipe]
+    if recipe.vector != "universal":
+        ptq(model, plan, task.calibration, choice.method, recipe=recipe, seed=choice.seed)
+        return
+    nets = (efficientnet_lite0(), minilm())
+    parts = [part for net in nets for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    weights = [part.weight.detach() for part in parts if part.weight[0].numel() % 4 == 0]
+    quantize(model, plan, recipe=recipe, books={choice.format: universal_book(parse_format(choice.format), weights)})
+
+
+def _taught(model: nn.Module, choice: Choice, task: Task, progress: Progress) -> dict[str, Any]:
+    """What the network is worth before its training, and how long a step took."""
+    if task.correct:
+        task.correct(model.eval())
+    before = task.measure(model.eval())
+    return {"untrained": before, "step_seconds": distill(model, choice, task, progress)}
+
+
+def distill(model: nn.Module, choice: Choice, task: Task, progress: Progress = ALONE) -> float:
+    """Some steps of Adam towards the float outputs, norms and dropout as in evaluation; returns seconds per step."""
+    release(model)
+    model.eval()
+    for one in attached(model):
+        one.quantizer.train()
+    optimizer = torch.optim.Adam(parameter_groups(model, task.lr, quantizer_lr=task.lr / 10))
+    rates = [group["lr"] for group in optimizer.param_groups]
+    done = restore_checkpoint(progress.checkpoint, model, optimizer).get("step", 0)
+    generator, start_s = torch.Generator().manual_seed(choice.seed), monotonic()
+    for step in range(choice.steps):
+        index = torch.randperm(task.num_samples, generator=generator)[: task.batch]
+        progress.tick(IMAGES_PER_BYTE)
+        if step < done:
+            continue
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 - step / choice.steps)  # codes come to rest
+        optimizer.zero_grad()
+        task.loss(model, index).backward()
+        optimizer.step()
+        if (step + 1) % RECIPES[choice.recipe].after_every == 0:
+            after_step(model, step)
+        if (step + 1) % STEPS_KEPT == 0:
+            store_checkpoint(progress.checkpoint, model, optimizer, step=step + 1)
+    return (monotonic() - start_s) / max(1, choice.steps - done)
+
+
+def stored_and_error(model: nn.Module, original: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Weights and bytes of quantized layers, as packed, and squared error over squared weights of all together."""
+    off = energy = 0.0
+    for name, stored in encode_model(model).items():
+        off += float((stored.decode() - original[name]).double().square().sum())
+        energy += float(original[name].double().square().sum())
+    weights = sum(weight.numel() for weight in original.values())
+    return {"weights": weights, "bytes": stored_bytes(model), "relative_error": off / energy}
+
+
+def wilson(same: int, count: int) -> str:
+    """A share in per cent with its 95 % Wilson interval (Wilson, 1927)."""
+    low, high = stats.binomtest(same, count).proportion_ci(method="wilson")
+    return f"{100 * same / count:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def change(accuracies: list[float], of_float: list[float]) -> str:
+    """Mean change of accuracy in points over the splits, each against float, with its 95 % t-interval."""
+    points = 100 * (np.array(accuracies) - np.array(of_float))
+    half = float(stats.t.ppf(0.975, len(points) - 1)) * float(np.std(points, ddof=1)) / len(points) ** 0.5
+    return f"{np.mean(points):+.1f} ± {half:.1f}"
+
+
+def judged(found: dict[str, Any]) -> str:
+    """How often the first class is the float network's, or the probe's change of accuracy in points."""
+    is_image = "same" in found
+    return wilson(found["same"], found["crops"]) if is_image else change(found["accuracies"], found["float_accuracies"])
+
+
+def distance(found: dict[str, Any]) -> str:
+    """How far the outputs are from the float network's."""
+    return f"KL {found['kl']:.2f}" if "kl" in found else f"cosine {found['cosine']:.3f}"

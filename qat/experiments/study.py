@@ -1,0 +1,163 @@
+"""The main job: float training, supernet, search, fine-tuning, measurement; every step leaves its result on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cimsim.chip.model import Chip
+from cimsim.chip.reading import load_chip
+from cimsim.cost.accounts import plan_label
+from cimsim.engine.planfile import read_plan
+from cimsim.engine.whole import layer_works
+from cimsim.studies.jobs import Job, run_jobs
+from cimsim.studies.manifest import manifest
+from cimsim.studies.points import table_file
+from cimsim.studies.run import RunDir
+from cimsim.studies.study import ChipChoice, Study
+from cimsim.studies.table import CostTable, build_table
+from qat.experiments import stages
+from qat.planning.nas import Budgets
+from qat.planning.random_plans import random_plans
+from workloads.errors import InputError
+from workloads.layer import Network
+from workloads.plan import Plan
+
+
+def run_codesign(study: Study, run_dir: Path | None = None, workers: int | None = None) -> RunDir:
+    """Everything a study asks for. Raises InputError before any training if a budget cannot be met."""
+    network = study.load_network()
+    tables = {choice.chip: table_for(study, network, load_chip(choice.chip)) for choice in study.chips}
+    _check_budgets(study, tables)
+    run = open_run(study, run_dir)
+    for name, table in tables.items():
+        run.write_json(table_file(name), table.to_dict())
+    jobs = plan_jobs(study, tables, run.path)
+    if not all(stages.is_done(run.path, job) for job in jobs):
+        run_jobs(jobs, workers or study.workers, run.path)
+    run.render_results()
+    return run
+
+
+def open_run(study: Study, run_dir: Path | None) -> RunDir:
+    """The run's directory, with the resolved study and a manifest of what made it."""
+    return RunDir(run_dir or Path("runs") / study.name).open(study.dump(), manifest(study))
+
+
+def table_for(study: Study, network: Network, chip: Chip) -> CostTable:
+    """Costs of every layer in every format the study allows on this chip, in the weight state its plans have.
+
+    The weight state is that of uniform 8-bit weights: what holds these holds every other plan.
+    """
+    return build_table(
+        network, chip, study.formats, held=study.held_layers(network), activation_bits=study.activation_bits,
+        images_per_weight_load=study.images_per_weight_load,
+    )  # fmt: skip
+
+
+def _check_budgets(study: Study, tables: dict[str, CostTable]) -> None:
+    """A budget that no plan can meet is refused before any work, with the least one that can be met."""
+    problems = [
+        f"chips.{i}.budgets: {problem}"
+        for i, choice in enumerate(study.chips)
+        for budget in study.budgets_of(choice)
+        if (problem := tables[choice.chip].budget_problem(budget))
+    ]
+    if problems:
+        raise InputError(study.name, problems)
+
+
+def target_of(choice: ChipChoice, table: CostTable, study: Study, fraction: float) -> stages.Target:
+    """The budget in absolute costs."""
+    latency, area = (
+        None if share is None else share * float(np.where(np.isfinite(a), a, 0.0).max(axis=1).sum())
+        for share, a in ((study.latency_budget, table.latency_ns), (study.area_budget, table.area_um2))
+    )
+    return stages.Target(choice, table, fraction, Budgets(fraction * table.reference_pj(), latency, area))
+
+
+def plan_jobs(study: Study, tables: dict[str, CostTable], run: Path) -> list[Job]:
+    """All jobs, those that others need first, long chains before short ones."""
+    jobs = [stages.float_job(study, run, seed) for seed in study.seeds]
+    warm = [stages.warm_job(study, run, tables[c.chip], seed) for seed in study.seeds for c in study.chips]
+    jobs += {job.key: job for job in warm}.values()
+    for seed in study.seeds:
+        for choice in study.chips:
+            for fraction in study.budgets_of(choice):
+                target = target_of(choice, tables[choice.chip], study, fraction)
+                jobs.append(stages.search_job(study, run, target, seed))
+                jobs += _random(study, run, target, seed)
+        jobs += [job for fmt in study.baselines for job in _baseline(study, tables, run, fmt, seed)]
+    return jobs
+
+
+def _random(study: Study, run: Path, target: stages.Target, seed: int) -> list[Job]:
+    """Random plans with the same budget and the same training as the search."""
+    budget_pj = target.budgets.energy_pj
+    columns = {"budget_fraction": target.fraction, "budget_pj": budget_pj}
+    plans = random_plans(target.table, budget_pj, study.random_plans, seed) if study.random_plans else []
+    return [
+        stages.plan_job(
+            study,
+            run,
+            stages.Given("random", f"random {i}", stages.plan_of(study, formats), (target.choice,), columns),
+            seed,
+        )
+        for i, formats in enumerate(plans)
+    ]
+
+
+def _baseline(study: Study, tables: dict[str, CostTable], run: Path, fmt: str, seed: int) -> list[Job]:
+    """One uniform plan, measured on every chip that takes the format."""
+    network = study.load_network()
+    names = [layer.name for layer in network.layers]
+    ends = dict.fromkeys((names[0], names[-1]), study.first_last) if study.first_last else {}
+    plan = Plan.uniform(network, fmt, rules=ends, activation_bits=study.activation_bits)
+    chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
+    kind = "uniform" if fmt.startswith("linear") else "all_vq"
+    return [stages.plan_job(study, run, stages.Given(kind, f"uniform {fmt}", plan, chips), seed)] if chips else []
+
+
+def runs_on(plan: Plan, chip: Chip, network: Network) -> bool:
+    """Whether the chip can hold and decode every layer of the plan."""
+    try:
+        layer_works(network, chip, plan)
+    except InputError:
+        return False
+    return True
+
+
+def choice_of(study: Study, chip: str) -> ChipChoice:
+    """The study's entry for this chip. Raises InputError that lists the study's chips."""
+    for choice in study.chips:
+        if choice.chip == chip:
+            return choice
+    raise InputError("--chip", [f"{chip!r}: the study has {', '.join(c.chip for c in study.chips)}"])
+
+
+def search_one(study: Study, chip: str, budget: float, seed: int, run_dir: Path | None) -> Plan:
+    """One search of a study, with what it needs; the plan is also in the run's `plans/`."""
+    choice = choice_of(study, chip).model_copy(update={"budgets": (budget,)})
+    table = table_for(study, study.load_network(), load_chip(chip))
+    _check_budgets(study.model_copy(update={"chips": (choice,)}), {chip: table})
+    run = open_run(study, run_dir)
+    job = stages.search_job(study, run.path, target_of(choice, table, study, budget), seed, plan_only=True)
+    needs = [stages.float_job(study, run.path, seed), stages.warm_job(study, run.path, table, seed)]
+    run_jobs([*needs, job], 1, run.path)
+    return Plan(**run.read_json(f"plans/{job.key}.json"))
+
+
+def train_one(study: Study, plan_text: str, seed: int, run_dir: Path | None) -> list[dict[str, Any]]:
+    """Train one plan of a study and measure it on every chip of the study that can run it."""
+    network = study.load_network()
+    plan = read_plan(plan_text, network)
+    chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
+    if not chips:
+        layer_works(network, load_chip(study.chips[0].chip), plan)  # raises the reasons
+    run = open_run(study, run_dir)
+    job = stages.plan_job(study, run.path, stages.Given("train", plan_label(plan), plan, chips), seed)
+    run_jobs([stages.float_job(study, run.path, seed), job], 1, run.path)
+    run.render_results()
+    return [row for row in run.rows() if row["job"] == job.key]

@@ -1,0 +1,1 @@
+"""One pass over memory: the inner loops of training, each with a plain twin."""

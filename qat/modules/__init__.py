@@ -1,0 +1,1 @@
+"""On and off a torch module."""

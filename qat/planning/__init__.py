@@ -1,0 +1,1 @@
+"""Which format each layer gets."""

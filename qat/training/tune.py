@@ -1,0 +1,148 @@
+"""Fine-tuning: a float network, a plan, a recipe, and the quantized network with the best validation accuracy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cimsim.studies.study import Training
+from qat.activations.inputs import calibrate
+from qat.activations.schemes import PactQuantizer
+from qat.kernels.noise import enduring
+from qat.modules.attach import quantize
+from qat.modules.upkeep import after_step, parameter_groups
+from qat.recipe import DEFAULT, Recipe
+from qat.schemes import Codebook
+from qat.schemes.universal import UniversalQuantizer, finish, ratio_penalty
+from qat.training import ewgs
+from qat.training.checkpoint import restore_checkpoint, store_checkpoint
+from qat.training.data import Part, TrainingData, batches
+from qat.training.distill import block_loss, block_outputs, quantized_blocks, soft_targets
+from qat.training.loop import Penalty, Score, Tick, one_cycle, score, set_rate, step_on
+from qat.training.norms import estimate_statistics, needs_statistics
+from workloads.plan import Plan
+
+Lesson = Callable[[Tensor, Tensor], tuple[Tensor, Penalty]]
+STEP_FACTOR = 0.02  # step sizes are about 1/50 of what they scale, and Adam moves all parameters alike
+
+
+def tune(  # noqa: PLR0913 (all but five are named)
+    model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, tick: Tick = lambda images: None,
+    *, recipe: Recipe = DEFAULT, checkpoint: Path | None = None,
+) -> float:  # fmt: skip
+    """Quantize `model` by `plan` and train it, in place; returns the validation accuracy it is left with.
+
+    After each epoch the validation images decide whether this state is the best so far. With a `distill_factor` of
+    the settings or the recipe, or the recipe's `block_distill_factor`, the float model teaches too. A killed run goes
+    on from `checkpoint`, written at each of these points, to the same final weights.
+    """
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if settings.weight_noise_fraction:
+        recipe = recipe.model_copy(update={"weight_noise_fraction": settings.weight_noise_fraction})
+    factors = settings.distill_factor or recipe.distill_factor, recipe.block_distill_factor
+    teacher = copy.deepcopy(model).eval() if any(factors) else None
+    prepare(model, plan, data, settings, seed, recipe)
+    optimizer = torch.optim.AdamW(tuning_groups(model, settings.tune_lr, recipe))
+    total, per_epoch = settings.tune_images // settings.batch, len(data.train.y) // settings.batch
+    is_soft = needs_statistics(model)
+    kept = restore_checkpoint(checkpoint, model, optimizer)
+    done, best, best_state = kept.get("step", 0), kept.get("best", -1.0), kept.get("best_state", {})
+    model.train()
+    with _taught(model, teacher, *factors) as teach:
+        for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.tune_images, seed + 100)):
+            if step < done:
+                tick(settings.batch)
+                continue
+            set_rate(optimizer, one_cycle(step, total, settings.tune_lr))
+            x, y = data.train.images(index), data.train.y[index]
+            if recipe.ewgs_delta == "hessian" and step % per_epoch == 0:
+                _follow_hessian(model, x, y, seed + step)
+            y, lesson = teach(x, y)
+            penalty = partial(_penalty, model, recipe, step / max(1, total), lesson)
+            step_on(model, optimizer, x, y, "fine-tuning", penalty)
+            if (step + 1) % recipe.after_every == 0:
+                after_step(model, step)
+            tick(settings.batch)
+            if (step + 1) % per_epoch == 0 or step + 1 >= total:
+                if is_soft:
+                    estimate_statistics(model, data.train)
+                found = judged(model, data.validation).accuracy
+                if found > best:
+                    best, best_state = found, copy.deepcopy(model.state_dict())
+                store_checkpoint(checkpoint, model, optimizer, step=step + 1, best=best, best_state=best_state)
+    model.load_state_dict(best_state)
+    finish(model)
+    return best
+
+
+def judged(model: nn.Module, part: Part) -> Score:
+    """Of the network as it is stored, or with the noise that it is trained to bear."""
+    with enduring(model):
+        return score(model, part)
+
+
+def prepare(model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, recipe: Recipe) -> None:
+    """Quantize weights and activations, with steps from the calibration images."""
+    calibration = data.train.images(slice(0, settings.calibration_images))
+    quantize(model, plan, recipe=recipe, example_input=calibration[:1], seed=seed)
+    bits = max(choice.activation_bits for choice in plan.layers.values())
+    calibrate(model, calibration, input_step=data.train.input_step(bits))
+    if recipe.linear == "ewgs":
+        ewgs.match_outputs(model, calibration)
+
+
+@contextmanager
+def _taught(model: nn.Module, teacher: nn.Module | None, factor: float, block_factor: float) -> Iterator[Lesson]:
+    """(x, y) -> targets that hold what the teacher says, and the loss of the blocks once the model has seen x."""
+    names = quantized_blocks(model) if block_factor else []
+    if teacher is None:
+        yield lambda x, y: (y, lambda: 0)
+        return
+    with block_outputs(model, names) as outputs, block_outputs(teacher, names) as wanted:
+
+        def teach(x: Tensor, y: Tensor) -> tuple[Tensor, Penalty]:
+            with torch.no_grad():
+                logits = teacher(x)
+            targets = soft_targets(y, logits, factor) if factor else y
+            return targets, lambda: block_factor * block_loss(outputs, wanted) if names else 0
+
+        yield teach
+
+
+def _follow_hessian(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> None:
+    """New deltas of EWGS from one batch, in eval mode, so that nothing else of the model notices."""
+    model.eval()
+    ewgs.update_deltas(model, lambda: F.cross_entropy(model(x), y), seed=seed)
+    model.train()
+
+
+def _penalty(model: nn.Module, recipe: Recipe, progress: float, lesson: Penalty) -> Tensor | float:
+    """What blocks teach; and of a universal codebook, that its ratios shall decide, ever more."""
+    return lesson() + (progress * ratio_penalty(model) if recipe.vector == "universal" else 0)
+
+
+def tuning_groups(model: nn.Module, rate: float, recipe: Recipe = DEFAULT) -> list[dict[str, Any]]:
+    """Weights, codebooks and PACT's bounds at the full rate, step sizes at STEP_FACTOR of it; only weights decay.
+
+    The ratios of a universal codebook are logits and learn `recipe.ratio_lr_factor` times as fast.
+    """
+    own, added = parameter_groups(model, rate, weight_decay=1e-4)
+    ratios = _parameters_of(model, (UniversalQuantizer,))
+    whole = _parameters_of(model, (Codebook, PactQuantizer)) - ratios  # of the size of what they serve
+    groups = [own]
+    for chosen, factor in ((whole, 1.0), (ratios, recipe.ratio_lr_factor)):
+        groups.append({**added, "params": [p for p in added["params"] if id(p) in chosen], "rate_factor": factor})
+    steps = [p for p in added["params"] if id(p) not in whole | ratios]
+    return [*groups, {**added, "params": steps, "rate_factor": STEP_FACTOR}]
+
+
+def _parameters_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[int]:
+    return {id(p) for module in model.modules() if isinstance(module, kinds) for p in module.parameters()}

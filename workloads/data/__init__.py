@@ -1,0 +1,1 @@
+"""Data sets: images and texts, where they come from, and how they are divided."""
