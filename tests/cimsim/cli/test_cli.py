@@ -34,7 +34,7 @@ COMMANDS = (
     "chips list",
     "chips show",
 )
-BLOCKED = ("torch", "safetensors", "sklearn", "pandas", "matplotlib", "plotly", "jinja2", "dask", "distributed")
+BLOCKED = ("torch", "sklearn", "pandas", "matplotlib", "plotly", "jinja2", "dask", "distributed")
 
 
 def strict_json(text: str):
@@ -175,7 +175,7 @@ def test_the_simulator_needs_no_extra(tmp_path):
     assert [d.code for d in done] == [0, 0, 0, 0, 2, 2], done
     assert strict_json(done[0].out)["network"] == "resnet8"
     assert len(strict_json(done[1].out)) == 2
-    assert "needs torch, safetensors, sklearn" in done[4].err and "pip install 'cimsim[all]'" in done[4].err
+    assert "needs torch, sklearn" in done[4].err and "pip install 'cimsim[all]'" in done[4].err
     assert "needs matplotlib, pandas" in done[5].err
 
 
