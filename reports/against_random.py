@@ -1,4 +1,4 @@
-"""Whether the search beats chance: each searched plan beside random plans of its budget and its seed."""
+"""Whether the search beats chance: searched plans beside random ones of equal budget."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.finding import Finding
 from reports.frames import Frame
 from reports.seeds import interval95
 from reports.style import points
@@ -34,11 +35,12 @@ def _lead(plan: Any, random: Frame) -> float:
     return plan["array_accuracy"] - np.percentile(rivals, SHARE) if len(rivals) >= MIN_RANDOM else float("nan")
 
 
-def against_random(rows: Frame) -> tuple[str, str]:
-    """Tone and text of the finding."""
+def against_random(rows: Frame) -> Finding:
+    """At how many budgets it does, by how much."""
     found = leads(rows)
     if not found:
-        return "plain", f"Whether the search beats chance is open: no budget has {MIN_RANDOM} random plans to compare."
+        open_yet = f"Whether the search beats chance is open: no budget has {MIN_RANDOM} random plans to compare."
+        return Finding("plain", open_yet)
     means = {label: interval95(each) for label, each in found.items()}
     won = sum(mean > 0 for mean, _ in means.values())
     figures = ", ".join(f"“{label}” {_margin(*mean)}" for label, mean in means.items())
@@ -46,7 +48,7 @@ def against_random(rows: Frame) -> tuple[str, str]:
         f"The search beats the {SHARE}th percentile of random plans of equal budget and seed at {won} of {len(found)} "
         f"budgets ({figures})."
     )
-    return "good" if won == len(found) else "bad", text
+    return Finding("good" if won == len(found) else "bad", text)
 
 
 def _margin(mean: float, half: float) -> str:

@@ -1,4 +1,4 @@
-"""Static figures without a screen: one look, repeatable bytes, and labels that keep apart."""
+"""A static figure without a screen: one look, repeatable bytes, labels that keep apart."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ LOOK: Any = {
     "figure.facecolor": "white", "savefig.dpi": 160,
 }  # fmt: skip
 DATELESS = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+USUAL = (".png", ".svg")
 
 
 class Label(NamedTuple):
@@ -36,10 +37,9 @@ class Label(NamedTuple):
     colour: str
 
 
-def draw_and_save(draw: Callable[[], Figure], path: Path) -> list[Path]:
-    """Runs `draw` in the common look; writes `path`, or its .png and .svg if it has no such end."""
-    ends = [""] if path.suffix in DATELESS else [".png", ".svg"]
-    paths = [path.with_name(path.name + end) for end in ends]
+def draw_and_save(draw: Callable[[], Figure], path: Path, ends: tuple[str, ...] = USUAL) -> list[Path]:
+    """Runs `draw` in the common look; writes `path`, or one file for each of `ends` if it has none of them."""
+    paths = [path.with_name(path.name + end) for end in ([""] if path.suffix in DATELESS else ends)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(LOOK):
         figure = draw()

@@ -13,14 +13,7 @@ from matplotlib.patches import Patch
 from reports.canvas import draw_and_save
 from reports.frames import Frame, Run, components_pj
 from reports.seeds import averaged
-from reports.style import (
-    ENERGY_UNITS,
-    OTHER,
-    PALETTE,
-    digits3,
-    short_label,
-    unit_of,
-)  # fmt: skip
+from reports.style import ENERGY_UNITS, OTHER, PALETTE, digits3, short_label, unit_of
 
 KIND_ORDER = {"uniform": 0, "all_vq": 1, "search": 2}
 NUM_NAMED_COMPONENTS = 7

@@ -1,4 +1,4 @@
-"""Reads a run directory: results as a table, cost reports and plans as dictionaries."""
+"""A run directory as it is read: results in a table, the rest in dictionaries."""
 
 from __future__ import annotations
 
@@ -11,16 +11,9 @@ import pandas as pd
 import yaml
 
 from workloads.errors import InputError
+from workloads.results import COLUMNS, KINDS, Row, is_number
 
-TEXT = ("key", "kind", "label", "chip", "vary", "plan")
-NUMBERS = (
-    "seed", "budget_fraction", "budget_pj", "energy_pj", "dynamic_pj", "leakage_pj", "always_on_pj",
-    "latency_ns", "interval_ns", "area_mm2", "area_used_mm2", "bits_per_weight", "float_accuracy",
-    "ideal_accuracy", "array_accuracy", "test_images", "relaxation_gap", "discretization_gap",
-    "contention_gap", "contention_gap_latency",
-)  # fmt: skip
-REQUIRED = ("key", "kind", "label", "chip", "energy_pj")
-KINDS = ("search", "uniform", "all_vq", "random", "train", "variant")
+REQUIRED = tuple(name for name in COLUMNS if Row.model_fields[name].is_required())
 
 # A pandas DataFrame. pandas' own annotations reject ordinary column arithmetic, so checkers see Any.
 Frame: TypeAlias = Any
@@ -29,7 +22,7 @@ Frame: TypeAlias = Any
 class Run(NamedTuple):
     """What a run directory holds. `costs` and `plans` are keyed by evaluation, `tables` by chip.
 
-    `drawn` has a row for each plan, chip and kind of cells that `cimsim accuracy` measured.
+    `cells` has a row for each plan, chip and kind of cells that `cimsim accuracy` measured.
     """
 
     path: Path
@@ -40,7 +33,7 @@ class Run(NamedTuple):
     costs: dict[str, dict]
     plans: dict[str, dict]
     tables: dict[str, dict]
-    drawn: Frame
+    cells: Frame
 
     def plan_of(self, row: Any) -> dict[str, dict]:
         """Layer name -> choices of a results row; empty if its plan is not stored."""
@@ -66,10 +59,17 @@ def read_run(path: Path) -> Run:
     if problems:
         raise InputError(str(path), problems)
     text = (path / "study.yaml").read_text()
-    costs, plans, tables, drawn = (_folder(path / name) for name in ("costs", "plans", "table", "cells"))
-    settings, manifest = yaml.safe_load(text) or {}, _json(path / "manifest.json")
-    results = read_results(path / "results.csv")
-    return Run(path, text, settings, manifest, results, costs, plans, tables, pd.DataFrame(list(drawn.values())))
+    return Run(
+        path=path,
+        study_text=text,
+        study=yaml.safe_load(text) or {},
+        manifest=_json(path / "manifest.json"),
+        results=read_results(path / "results.csv"),
+        costs=_folder(path / "costs"),
+        plans=_folder(path / "plans"),
+        tables=_folder(path / "table"),
+        cells=pd.DataFrame(list(_folder(path / "cells").values())),
+    )
 
 
 def read_results(path: Path) -> Frame:
@@ -87,9 +87,12 @@ def read_results(path: Path) -> Frame:
 def tidy(table: Frame, where: str) -> Frame:
     """`table` with every known column in its type. Raises InputError for words where numbers belong."""
     table = table.reset_index(drop=True)
-    for name in TEXT:
-        table[name] = table[name].fillna("").astype(str) if name in table else ""
-    problems = [problem for name in NUMBERS for problem in _make_numeric(table, name)]
+    problems: list[str] = []
+    for name in dict.fromkeys([*COLUMNS, *table]):
+        if is_number(name):
+            problems += _make_numeric(table, name)
+        elif name != "met":
+            table[name] = table[name].fillna("").astype(str) if name in table else ""
     strange = table.loc[~table["kind"].isin(KINDS), "kind"]
     known = ", ".join(KINDS)
     problems += [f"row {i + 1}.kind = {value}: must be one of {known}" for i, value in strange.items()]

@@ -9,45 +9,51 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from reports import tables
+from reports import conditions, tables
+from reports.canvas import USUAL
 from reports.energy import energy_figure
+from reports.finding import BASELINE
 from reports.frames import Run, read_run
-from reports.front import pareto_figure
-from reports.interactive import energy_fragment, front_fragment
+from reports.front import front_figure
+from reports.interactive_energy import energy_fragment
+from reports.interactive_front import front_fragment
+from reports.measures import FRONTS
 from reports.plans import plans_figure
-from reports.real_cells import drawn_figure, drawn_table
-from reports.series import has_accuracy
+from reports.real_cells import cells_figure, cells_table
+from reports.series import has_points
 from reports.variants import variants_figure
-from reports.verdict import BASELINE, verdicts
+from reports.verdict import verdicts
 
 
-def write_report(run: Path) -> Path:
-    """Writes figures/ (PNG, SVG, PDF) and report.html into the run directory `run`; returns the page's path.
+def write_report(folder: Path) -> Path:
+    """Writes figures/ (PNG, SVG, PDF) and report.html into the run directory; returns the page's path.
 
     Raises InputError that names what the directory lacks.
     """
-    held = read_run(Path(run))
-    figures = _draw(held, held.path / "figures")
-    page = held.path / "report.html"
-    page.write_text(_render(held, figures), encoding="utf-8")
+    run = read_run(Path(folder))
+    figures = _draw(run, run.path / "figures")
+    page = run.path / "report.html"
+    page.write_text(_render(run, figures), encoding="utf-8")
     return page
 
 
-def _draw(run: Run, folder: Path) -> dict[str, Path]:
-    """Draws every figure the run has data for: name -> SVG file."""
-    folder.mkdir(exist_ok=True)
-    if has_accuracy(run.results):
-        pareto_figure(run.results, folder / "pareto")
-        pareto_figure(run.results, folder / "pareto.pdf")
-    plans_figure(run, folder / "plans")
-    energy_figure(run, folder / "energy")
-    variants_figure(run, folder / "variants")
-    drawn_figure(run, folder / "cells")
-    return {name: path for name in ("pareto", "plans", "energy", "variants", "cells")
-            if (path := folder / f"{name}.svg").is_file()}  # fmt: skip
+def _draw(run: Run, folder: Path) -> dict[str, list[Path]]:
+    """Draws every figure the run has data for: name -> its files."""
+    figures = {
+        front.name: front_figure(run.results, folder / front.name, front, (*USUAL, ".pdf"))
+        for front in FRONTS
+        if has_points(run.results, front)
+    }
+    figures |= {
+        "plans": plans_figure(run, folder / "plans"),
+        "energy": energy_figure(run, folder / "energy"),
+        "variants": variants_figure(run, folder / "variants"),
+        "cells": cells_figure(run, folder / "cells"),
+    }
+    return {name: files for name, files in figures.items() if files}
 
 
-def _render(run: Run, figures: dict[str, Path]) -> str:
+def _render(run: Run, figures: dict[str, list[Path]]) -> str:
     environment = Environment(
         loader=PackageLoader("reports", "."),
         autoescape=True,
@@ -60,21 +66,22 @@ def _render(run: Run, figures: dict[str, Path]) -> str:
         run=run,
         baseline=BASELINE,
         verdicts=verdicts(run),
-        images={name: _data_uri(path) for name, path in figures.items()},
+        files={name: [path.name for path in files] for name, files in figures.items()},
+        images={name: _data_uri(path) for name, files in figures.items() for path in files if path.suffix == ".svg"},
         plotly_js=Markup(get_plotlyjs()),
-        front=Markup(front_fragment(run)),
+        fronts=[(front, Markup(front_fragment(run, front))) for front in FRONTS if front.name in figures],
         energy=Markup(energy_fragment(run)),
         results=tables.results_table(run),
         gaps=tables.gaps_table(run),
         gap_texts=tables.GAPS.values(),
         stalls=tables.stalls_table(run),
         variants=tables.variants_table(run),
-        drawn=drawn_table(run),
-        sources=tables.sources_table(run),
-        masked=tables.masked_table(run),
-        settings=tables.settings_table(run),
-        warnings=tables.warnings_of(run),
-        always_on=tables.always_on(run),
+        cells=cells_table(run),
+        sources=conditions.sources_table(run),
+        masked=conditions.masked_table(run),
+        settings=conditions.settings_table(run),
+        warnings=conditions.warnings_of(run),
+        always_on=conditions.always_on(run),
     )
 
 

@@ -1,4 +1,4 @@
-"""The non-dominated front of cost against value, and the area it dominates."""
+"""The non-dominated front of cost against value, with the area it dominates."""
 
 from __future__ import annotations
 

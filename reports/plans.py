@@ -10,15 +10,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from reports.canvas import draw_and_save
 from reports.frames import Frame, Run
-from reports.style import (
-    FAINT,
-    INK,
-    energy,
-    format_colours,
-    is_dark,
-    short_format,
-    short_label,
-)  # fmt: skip
+from reports.style import FAINT, INK, energy, format_colours, is_dark, short_format, short_label
 
 
 def plans_figure(run: Run, path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Plans on arrays that are not ideal: the picture and the table of what `cimsim accuracy` measured."""
+"""Plans on arrays that are not ideal, as `cimsim accuracy` measured them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from reports.tables import Table
 ROW_INCHES, WIDTH_INCHES = 0.27, 7.6
 
 
-def drawn_table(run: Run) -> Table:
+def cells_table(run: Run) -> Table:
     """A row per chip, plan and kind of cells: mean over seeds and draws, and the worst draw."""
     body = []
-    for (chip, label, cells), group in _grouped(run.drawn):
+    for (chip, label, kind), group in _grouped(run.cells):
         draws = pd.Series([one for drawn in group["drawn"] for one in drawn])
         mean, half = interval95(draws)
         spread = "" if len(draws) < 2 else f" ± {100 * half:.2f}"
         ideal = group["array_accuracy"].mean()
         body.append([
-            chip, label, cells, energy(group["energy_pj"].mean()), percent(group["fill"].mean(), 0), percent(ideal, 2),
+            chip, label, kind, energy(group["energy_pj"].mean()), percent(group["fill"].mean(), 0), percent(ideal, 2),
             percent(mean, 2) + spread, points(mean - ideal), percent(draws.min(), 2), f"{len(draws)}",
         ])  # fmt: skip
     heads = ["chip", "plan", "cells", "energy", "levels filled", "ideal arrays", "drawn arrays", "change", "worst",
@@ -35,27 +35,27 @@ def drawn_table(run: Run) -> Table:
     return Table(heads, body, 3)
 
 
-def drawn_figure(run: Run, path: Path) -> list[Path]:
+def cells_figure(run: Run, path: Path) -> list[Path]:
     """One panel for each chip and kind of cells, a line for each plan; empty if nothing was drawn."""
-    return draw_and_save(lambda: _panels(run.drawn), path) if len(run.drawn) else []
+    return draw_and_save(lambda: _panels(run.cells), path) if len(run.cells) else []
 
 
-def _grouped(drawn: Frame) -> list[tuple[Any, Frame]]:
+def _grouped(cells: Frame) -> list[tuple[Any, Frame]]:
     """By chip, cells and plan, the plans by rising energy."""
-    if drawn.empty:
+    if cells.empty:
         return []
-    ordered = drawn.sort_values(["chip", "cells", "energy_pj", "seed"], kind="stable")
+    ordered = cells.sort_values(["chip", "cells", "energy_pj", "seed"], kind="stable")
     return list(ordered.groupby(["chip", "label", "cells"], sort=False))
 
 
-def _panels(drawn: Frame) -> Figure:
-    panels = list(drawn.groupby(["chip", "cells"]))
+def _panels(cells: Frame) -> Figure:
+    panels = list(cells.groupby(["chip", "cells"]))
     heights = [1 + group["label"].nunique() for _, group in panels]
     figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * (sum(heights) + 2 * len(heights)) + 0.4), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for place, ((chip, cells), group) in zip(axes, panels, strict=True):
+    for place, ((chip, kind), group) in zip(axes, panels, strict=True):
         _panel(place, group)
-        place.set_title(f"{chip}, {'its own cells' if cells == 'chip' else cells}", loc="left", fontsize=9.5)
+        place.set_title(f"{chip}, {'its own cells' if kind == 'chip' else kind}", loc="left", fontsize=9.5)
     axes[-1].set_xlabel("accuracy (%)")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper right", ncols=3, fontsize=8)

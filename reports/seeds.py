@@ -1,4 +1,4 @@
-"""Means over seeds, with their 95 % t-intervals."""
+"""Means over seeds, with 95 % t-intervals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from reports.frames import Frame
+from reports.measures import MEASURES
 
 # Student's t, 97.5 % quantile, for 1 to 30 degrees of freedom (tests integrate the density to check them).
 T_QUANTILES = (
@@ -32,8 +33,8 @@ def interval95(values: pd.Series) -> tuple[float, float]:
 def summarize(results: Frame) -> Frame:
     """One row per chip, variant, kind and label: means of all numbers over seeds.
 
-    Adds `num_seeds` and the half widths `energy_pj_half` and `array_accuracy_half`; `key` and `plan`
-    are those of the lowest seed, and `met` holds only if all seeds meet the budget. Random plans are
+    Adds `num_seeds` and the half widths of measures, as `energy_pj_half`; `key` and `plan` are those of the
+    lowest seed, and `met` holds only if all seeds meet the budget. Random plans are
     different plans, so each stays alone under its key.
     """
     rows = []
@@ -44,7 +45,7 @@ def summarize(results: Frame) -> Frame:
         row = group.iloc[0].to_dict() | group.mean(numeric_only=True).to_dict()
         row["num_seeds"] = len(group)
         row["met"] = None if group["met"].isna().all() else not (group["met"] == False).any()  # noqa: E712
-        for column in ("energy_pj", "array_accuracy"):
+        for column in MEASURES:
             row[column], row[f"{column}_half"] = interval95(group[column])
         rows.append(row)
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""What all figures and tables share: colours, short names and units for people."""
+"""The look of everything on the page: colours, short names, units for people."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from math import isnan
 
 from workloads.format import WeightFormat, parse_format
+
+Units = tuple[tuple[float, str], ...]  # (size, name), the largest first
 
 # Okabe & Ito, "Color Universal Design" (2008): distinguishable with every common colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
@@ -19,8 +21,8 @@ FAMILY_COLOURS = {
     "lattice": ("#D5EDE3", "#7CCBAD", "#1E9E77", "#0A6B4F", "#06402F"),
     "pool": ("#F3DCE8", "#E0A9C7", "#CC79A7", "#9B4B78", "#662A4C"),
 }
-ENERGY_UNITS = ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
-TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
+ENERGY_UNITS: Units = ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
+TIME_UNITS: Units = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
 
 
 def signed(value: float, decimals: int = 1) -> str:
@@ -83,17 +85,17 @@ def is_dark(colour: str) -> bool:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
 
 
-def unit_of(largest: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:
+def unit_of(largest: float, units: Units) -> tuple[float, str]:
     """The unit in which `largest` is at least one: (size, name)."""
     return next(((size, name) for size, name in units if largest >= size), units[-1])
 
 
-def quantity(value: float, units: tuple[tuple[float, str], ...]) -> str:
+def quantity(value: float, units: Units) -> str:
     """`value` to three digits with its unit; a dash for NaN."""
     if isnan(value):
         return "–"
     size, name = unit_of(abs(value), units)
-    return f"{digits3(value / size)} {name}"
+    return f"{digits3(value / size)} {name}".rstrip()
 
 
 def energy(value_pj: float) -> str:

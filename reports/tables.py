@@ -1,4 +1,4 @@
-"""The page's tables: rows of finished text, in the order they are shown."""
+"""The page's tables of plans: rows of finished text, in the order they are shown."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reports.frames import Frame, Run, masked_formats
+from reports.frames import Frame, Run
+from reports.measures import AREA, BITS, ENERGY, INTERVAL, LATENCY
 from reports.seeds import summarize
-from reports.style import digits3, duration, energy, percent, points, signed_percent
-from reports.variants import variant_changes
+from reports.style import percent, points, signed_percent
+from reports.variants import MEASURES_CHANGED, variant_changes
 
 # Column -> (name, what it means, how a value is written).
 GAPS = {
@@ -51,17 +52,16 @@ class Table(NamedTuple):
 def results_table(run: Run) -> Table:
     """Every plan on the base chips, averaged over seeds; random plans are left to results.csv."""
     rows = run.results[(run.results["vary"] == "") & ~run.results["kind"].isin(["random", "variant"])]
-    body = []
+    costs, body = (ENERGY, LATENCY, INTERVAL, AREA, BITS), []
     for _, row in summarize(rows).iterrows() if len(rows) else ():
         half = row["array_accuracy_half"]
         spread = "" if pd.isna(half) else f" ± {100 * half:.2f}"
         body.append([
-            row["chip"], row["label"], energy(row["energy_pj"]), duration(row["latency_ns"]),
-            duration(row["interval_ns"]), digits3(row["area_mm2"]), digits3(row["bits_per_weight"]),
+            row["chip"], row["label"], *(measure.write(row[measure.column]) for measure in costs),
             percent(row["ideal_accuracy"], 2), percent(row["array_accuracy"], 2) + spread, _met(row["met"]),
         ])  # fmt: skip
-    heads = ["chip", "plan", "energy", "latency", "interval", "area mm²", "bits per weight", "ideal accuracy",
-             "accuracy through arrays", "budget met"]  # fmt: skip
+    heads = ["chip", "plan", *(measure.name for measure in costs), "ideal accuracy", "accuracy through arrays",
+             "budget met"]  # fmt: skip
     return Table(heads, body, 2)
 
 
@@ -77,7 +77,7 @@ def gaps_table(run: Run) -> Table:
 
 def stalls_table(run: Run) -> Table:
     """Stall cycles by cause beside the latency in cycles; one row per base plan of the lowest seed."""
-    rows = _with_costs(run)
+    rows = with_costs(run)
     causes = sorted({cause for key in rows["key"] for cause in run.costs[key].get("stall_cycles", {})})
     body = []
     for _, row in rows.iterrows():
@@ -100,120 +100,18 @@ def stalls_table(run: Run) -> Table:
 def variants_table(run: Run) -> Table:
     """Each chip variant against its base chip, same plan."""
     body = [
-        [row["chip"], row["vary"], row["label"], *(signed_percent(row[name]) for name in
-         ("energy_pj", "latency_ns", "area_mm2")), points(row["array_accuracy"])]
+        [row["chip"], row["vary"], row["label"], *(one.write_change(row[one.column]) for one in MEASURES_CHANGED)]
         for _, row in variant_changes(run.results).iterrows()
-    ]  # fmt: skip
-    return Table(["chip", "change", "plan", "energy", "latency", "area", "accuracy"], body, 3)
-
-
-def sources_table(run: Run) -> Table:
-    """Every constant once with all parts that use it, assumptions first and marked."""
-    used: dict[tuple, set[str]] = {}
-    for cost in run.costs.values():
-        for source in cost.get("sources", []):
-            item = tuple(source.get(name) for name in ("kind", "text", "low", "nominal", "high", "unit"))
-            used.setdefault(item, set()).add(str(source.get("part")).replace("_", " "))
-    ordered = sorted(used, key=lambda item: (item[0] != "assumption", sorted(used[item]), *map(str, item)))
-    body = []
-    for item in ordered:
-        kind, text, low, nominal, high, unit = item
-        parts = ", ".join(sorted(used[item]))
-        body.append([kind, text, parts, _value(nominal, unit), _band(low, high)])
-    marked = tuple(i for i, item in enumerate(ordered) if item[0] == "assumption")
-    return Table(["kind", "source", "parts", "value", "band"], body, 3, marked)
-
-
-def masked_table(run: Run) -> Table:
-    """Formats that were not offered on a chip, by reason."""
-    body = [[chip, *entry] for chip in run.tables for entry in masked_formats(run, chip)]
-    return Table(["chip", "format", "layers", "reason"], body, 4)
-
-
-def settings_table(run: Run) -> Table:
-    """What the numbers depend on: clock, loads, conventions, seeds, versions."""
-    told = run.manifest
-    rows = [["network", _joined(cost["network"] for cost in run.costs.values())]]
-    rows += [[f"chip {name}", f"hash {chip.get('hash', '–')}"] for name, chip in told.get("chips", {}).items()]
-    rows.append(["data", " ".join(str(value) for value in told.get("data", {}).values())])
-    rows.append(["test images", _joined(f"{value:,.0f}" for value in run.results["test_images"].dropna())])
-    for name, text in (("images_per_weight_load", "images per weight load"), ("schedule", "schedule"),
-                       ("op_convention", "operations are counted as")):  # fmt: skip
-        rows.append([text, _joined(str(cost.get(name, "")) for cost in run.costs.values())])
-    rows += _clocks(run) + _weight_states(run)
-    rows.append(["seeds", ", ".join(str(seed) for seed in told.get("seeds", []))])
-    packages = [f"{name} {version}" for name, version in told.get("packages", {}).items()]
-    rows.append(
-        [
-            "versions",
-            ", ".join([f"cimsim {told.get('version', '–')}", f"Python {told.get('python', '–')}", *packages]),
-        ]
-    )
-    rows.append(["commit", str(told.get("commit", "–"))])
-    return Table(["setting", "value"], [row for row in rows if row[1]], 2)
-
-
-def warnings_of(run: Run) -> list[str]:
-    """What the cost reports warn about, each once with the chips it concerns."""
-    found: dict[str, set[str]] = {}
-    for cost in run.costs.values():
-        for text in cost.get("warnings", []):
-            found.setdefault(text, set()).add(cost["chip"])
-    return [
-        text if any(text.startswith(chip) for chip in chips) else f"{', '.join(sorted(chips))}: {text}"
-        for text, chips in sorted(found.items())
     ]
+    return Table(["chip", "change", "plan", *(one.name for one in MEASURES_CHANGED)], body, 3)
 
 
-def always_on(run: Run) -> list[str]:
-    """Always-on energy per image of each chip that has any, as ranges over its plans."""
-    texts = []
-    for chip, rows in run.results.groupby("chip", sort=False):
-        low, high = rows["always_on_pj"].min(), rows["always_on_pj"].max()
-        if high > 0:
-            amount = energy(high) if energy(low) == energy(high) else f"{energy(low)} to {energy(high)}"
-            texts.append(f"{chip}: {amount} per image")
-    return texts
-
-
-def _with_costs(run: Run) -> Frame:
+def with_costs(run: Run) -> Frame:
+    """Base plans that have a cost report, those of the lowest seed."""
     rows = run.results[(run.results["vary"] == "") & ~run.results["kind"].isin(["random", "variant"])]
     rows = rows[rows["key"].isin(run.costs)].sort_values("seed", kind="stable")
     return rows.drop_duplicates(["chip", "kind", "label"]).sort_index()
 
 
-def _clocks(run: Run) -> list[list[str]]:
-    clocks: dict[str, str] = {}
-    for cost in run.costs.values():
-        clocks[cost["chip"]] = ", ".join(
-            f"{name} {hz / 1e6:,.6g} MHz" for name, hz in cost.get("clocks_hz", {}).items()
-        )
-    return [[f"clocks of {chip}", text] for chip, text in clocks.items()]
-
-
-def _weight_states(run: Run) -> list[list[str]]:
-    """How many layers of the base plans keep their weights in the arrays."""
-    counts: dict[str, set[str]] = {}
-    for key in _with_costs(run)["key"]:
-        layers = run.costs[key]["layers"]
-        resident = sum(bool(layer.get("resident")) for layer in layers)
-        counts.setdefault(run.costs[key]["chip"], set()).add(f"{resident} of {len(layers)}")
-    return [[f"resident layers on {chip}", ", ".join(sorted(texts))] for chip, texts in counts.items()]
-
-
-def _joined(values: Any) -> str:
-    return ", ".join(dict.fromkeys(value for value in values if value))
-
-
 def _met(met: Any) -> str:
     return "" if met is None or pd.isna(met) else "yes" if met else "no"
-
-
-def _value(nominal: Any, unit: Any) -> str:
-    return "–" if nominal is None else f"{digits3(float(nominal))} {unit or ''}".strip()
-
-
-def _band(low: Any, high: Any) -> str:
-    if low is None or high is None or low == high:
-        return "–"
-    return f"{digits3(float(low))} to {digits3(float(high))}"

@@ -12,17 +12,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reports.canvas import draw_and_save
 from reports.frames import Frame, Run
+from reports.measures import ACCURACY, AREA, ENERGY, LATENCY, Measure
 from reports.seeds import averaged
-from reports.style import (
-    FAINT,
-    PALETTE,
-    short_label,
-    signed,
-)  # fmt: skip
+from reports.style import FAINT, PALETTE, short_label, signed
 
-VARIANT_MEASURES = {
-    "energy_pj": "energy", "latency_ns": "latency", "area_mm2": "area", "array_accuracy": "accuracy (points)",
-}  # fmt: skip
+MEASURES_CHANGED = (ENERGY, LATENCY, AREA, ACCURACY)
 
 
 def variants_figure(run: Run, path: Path) -> list[Path]:
@@ -44,28 +38,26 @@ def variant_changes(results: Frame) -> Frame:
         match = match if len(match) else same[same["label"] == row["label"]]
         if len(match):
             first = match.iloc[0]
-            change = {name: row[name] / first[name] - 1 for name in ("energy_pj", "latency_ns", "area_mm2")}
-            change["array_accuracy"] = row["array_accuracy"] - first["array_accuracy"]
+            change = {one.column: one.change(row[one.column], first[one.column]) for one in MEASURES_CHANGED}
             rows.append({"chip": row["chip"], "vary": row["vary"], "label": first["label"]} | change)
     return averaged(pd.DataFrame(rows), ["chip", "vary", "label"]) if rows else pd.DataFrame()
 
 
 def _variants(changes: Frame) -> Figure:
     figure = Figure(figsize=(9.6, 0.36 * len(changes) + 1.2), layout="constrained")
-    panels = figure.subplots(1, len(VARIANT_MEASURES), sharey=True)
+    panels = figure.subplots(1, len(MEASURES_CHANGED), sharey=True)
     names = [f"{row['chip']}: {row['vary']}\n{short_label(row['label'])}" for _, row in changes.iterrows()]
-    for axes, (measure, title) in zip(panels, VARIANT_MEASURES.items(), strict=True):
-        _variant_panel(axes, changes[measure].to_numpy(float), measure)
-        axes.set_title(title, fontsize=9.5)
+    for axes, measure in zip(panels, MEASURES_CHANGED, strict=True):
+        _variant_panel(axes, changes[measure.column].to_numpy(float), measure)
+        axes.set_title(measure.name + (" (points)" if measure.scale == "linear" else ""), fontsize=9.5)
     panels[0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     return figure
 
 
-def _variant_panel(axes: Axes, values: np.ndarray, measure: str) -> None:
+def _variant_panel(axes: Axes, values: np.ndarray, measure: Measure) -> None:
     """Bars from zero: blue where the variant is better than the base, vermillion where it is worse."""
-    better = values > 0 if measure == "array_accuracy" else values < 0
-    colours = [PALETTE[0] if good else PALETTE[1] for good in better]
+    colours = [PALETTE[0] if good else PALETTE[1] for good in measure.loss * values < 0]
     axes.barh(range(len(values)), 100 * np.nan_to_num(values), height=0.5, color=colours)
     reach = max(float(np.nanmax(np.abs(100 * values), initial=0.0)), 0.1)
     for y, value in enumerate(100 * values):
@@ -76,7 +68,7 @@ def _variant_panel(axes: Axes, values: np.ndarray, measure: str) -> None:
         )  # fmt: skip
     axes.set_xlim(-1.75 * reach, 1.75 * reach)
     axes.axvline(0, color=FAINT, lw=0.8)
-    suffix = "" if measure == "array_accuracy" else " %"
+    suffix = "" if measure.scale == "linear" else " %"
     axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}{suffix}".replace("-", "−") if x else "0"))
     axes.tick_params(axis="y", length=0)

@@ -20,9 +20,9 @@ from typing import Any
 
 from docs.made import validation
 from reports.frames import Run, read_run
-from reports.front import pareto_figure
+from reports.front import front_figure
 from reports.plans import plans_figure
-from reports.real_cells import drawn_figure, drawn_table
+from reports.real_cells import cells_figure, cells_table
 from reports.seeds import summarize
 from reports.style import ENERGY_UNITS, digits3, duration, percent, unit_of
 from reports.verdict import verdicts
@@ -61,9 +61,9 @@ def redraw_study(run: Path) -> None:
         raise InputError(str(run), [f"results.csv: missing: must be there ({remedy})"])
     study = read_run(run)
     first = study.results["seed"] == study.results["seed"].min()
-    pareto_figure(study.results, IMAGES / "pareto.png")
+    front_figure(study.results, IMAGES / "pareto.png")
     plans_figure(study._replace(results=study.results[first]), IMAGES / "plans.png")
-    drawn_figure(study, IMAGES / "cells.png")
+    cells_figure(study, IMAGES / "cells.png")
     parts = {
         "made": lambda _: made(study),
         "results": lambda labels: results(study, labels),
@@ -150,7 +150,7 @@ def _accuracy(row: Any) -> str:
 
 def drawn(run: Run, labels: str = "") -> str:
     """Plans on arrays that are not ideal, all or those named. Raises InputError if none were drawn."""
-    table = drawn_table(run)
+    table = cells_table(run)
     if not table.rows:
         reason = f"cells/: missing: must be there (`cimsim accuracy {run.path} --cells reram` draws them)"
         raise InputError(str(run.path), [reason])
