@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 from math import isnan, log10, nan
 from typing import Any
@@ -11,7 +12,7 @@ import plotly.graph_objects as go
 
 from reports.frames import Frame, Run
 from reports.interactive import GRID, LOOK, fragment
-from reports.measures import BITS, ENERGY, FRONTS, LATENCY, Front
+from reports.measures import AREA, BITS, ENERGY, FRONTS, INTERVAL, LATENCY, Front, Measure
 from reports.series import BASELINES, Side, base_points, markers, searched, sides
 from reports.style import FAINT, colours_of, percent, short_label
 
@@ -28,10 +29,9 @@ def front_fragment(run: Run, front: Front = FRONTS[0]) -> str:
     for chip, colour in colours_of(points["chip"]).items():
         _chip_traces(figure, points, chip, colour, front)
         for _, row in points[(points["chip"] == chip) & points["kind"].isin(BASELINES)].iterrows():
-            look = {"symbol": shapes[row["label"]][1], "size": 12, "color": colour}
-            marker = look | {"line": {"width": 1, "color": "white"}}
+            marker = {"symbol": shapes[row["label"]][1], "size": 12, "line": {"width": 1, "color": "white"}}
             name = f"{chip}: {short_label(row['label'])}"
-            figure.add_trace(_scatter(pd.DataFrame([row]), name, marker))
+            figure.add_trace(_scatter(pd.DataFrame([row]), name, colour, marker))
     figure.update_layout(**LOOK, height=560, legend={"orientation": "h", "y": -0.16, "yanchor": "top"})
     figure.update_xaxes(**GRID, **_axis(both[0]))
     figure.update_yaxes(**GRID, **_axis(both[1]))
@@ -65,24 +65,25 @@ def _bound_lines(figure: go.Figure, both: tuple[Side, Side]) -> None:
 def _chip_traces(figure: go.Figure, points: Frame, chip: str, colour: str, front: Front) -> None:
     own, plans = points[points["chip"] == chip], searched(points, chip)
     named, random = own[own["kind"] != "random"], own[own["kind"] == "random"]
-    faint = {"symbol": "circle-open", "size": 8, "color": colour, "opacity": 0.45}
+    faint = {"symbol": "circle-open", "size": 8, "opacity": 0.45}
     ideal = named.assign(x=named["x_ideal"], y=named["y_ideal"], x_half=nan, y_half=nan)
-    figure.add_trace(_scatter(ideal, f"{chip}: ideal accuracy", faint, showlegend=False))
+    figure.add_trace(_scatter(ideal, f"{chip}: ideal accuracy", colour, faint, showlegend=False))
     if len(random):
-        figure.add_trace(_scatter(random, f"{chip}: random plans", {"size": 5, "color": colour, "opacity": 0.3}))
+        figure.add_trace(_scatter(random, f"{chip}: random plans", colour, {"size": 5, "opacity": 0.3}))
     best = plans[plans["on_front"]]
     steps = "hv" if front.x.better == "lower" else "vh"
     figure.add_trace(go.Scatter(
         x=best["x"].tolist(), y=best["y"].tolist(), mode="lines", hoverinfo="skip",
         line={"color": colour, "shape": steps, "width": 2}, showlegend=False,
     ))  # fmt: skip
-    solid = {"size": 11, "color": colour, "line": {"width": 1, "color": "white"},
-             "opacity": [1.0 if on else 0.5 for on in plans["on_front"]]}  # fmt: skip
-    figure.add_trace(_scatter(plans, f"{chip}: searched plans", solid))
+    plans = plans.sort_values("on_front", ascending=False, kind="stable")  # the legend looks like the first plan
+    shades = [colour if on else _translucent(colour, 0.5) for on in plans["on_front"]]
+    solid = {"size": 11, "color": shades, "line": {"width": 1, "color": "white"}}
+    figure.add_trace(_scatter(plans, f"{chip}: searched plans", colour, solid))
 
 
-def _scatter(rows: Frame, name: str, marker: dict, showlegend: bool = True) -> go.Scatter:
-    look = {"type": "data", "color": _translucent(marker["color"]), "thickness": 1, "width": 3}
+def _scatter(rows: Frame, name: str, colour: str, marker: dict, *, showlegend: bool = True) -> go.Scatter:
+    look = {"type": "data", "color": _translucent(colour, 0.4), "thickness": 1, "width": 3}
     halves = rows[["x_half", "y_half"]]
     bars = (
         {f"error_{side[0]}": look | {"array": halves[side].fillna(0.0).tolist()} for side in halves}
@@ -90,14 +91,19 @@ def _scatter(rows: Frame, name: str, marker: dict, showlegend: bool = True) -> g
         else {}
     )
     return go.Scatter(
-        x=rows["x"].tolist(), y=rows["y"].tolist(), mode="markers", name=name, marker=marker, showlegend=showlegend,
+        x=rows["x"].tolist(), y=rows["y"].tolist(), mode="markers", name=name, showlegend=showlegend,
+        marker={"color": colour} | marker,
         customdata=rows["hover"].tolist(), hovertemplate="%{customdata}<extra></extra>", **bars,
     )  # fmt: skip
 
 
-def _translucent(colour: str) -> str:
+def _translucent(colour: str, share: float) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.4)"
+    return f"rgba({red},{green},{blue},{share})"
+
+
+def _written(row: Any, measures: Iterable[Measure]) -> str:
+    return ", ".join(f"{measure.name} {measure.write(row[measure.column])}" for measure in measures)
 
 
 def _hover(run: Run, row: Any) -> str:
@@ -105,7 +111,8 @@ def _hover(run: Run, row: Any) -> str:
     seeds = f" (mean of {row['num_seeds']} seeds)" if row["num_seeds"] > 1 else ""
     lines = [
         f"<b>{escape(row['chip'])}: {escape(row['label'])}</b>{seeds}",
-        ", ".join(f"{measure.name} {measure.write(row[measure.column])}" for measure in (ENERGY, LATENCY)),
+        _written(row, (ENERGY, LATENCY)),
+        _written(row, (INTERVAL, AREA)),
         f"{BITS.write(row[BITS.column])} {BITS.name}",
         f"accuracy {percent(row['array_accuracy'], 2)}, ideal {percent(row['ideal_accuracy'], 2)}",
     ]

@@ -49,7 +49,7 @@ def _variants(changes: Frame) -> Figure:
     names = [f"{row['chip']}: {row['vary']}\n{short_label(row['label'])}" for _, row in changes.iterrows()]
     for axes, measure in zip(panels, MEASURES_CHANGED, strict=True):
         _variant_panel(axes, changes[measure.column].to_numpy(float), measure)
-        axes.set_title(measure.name + (" (points)" if measure.scale == "linear" else ""), fontsize=9.5)
+        axes.set_title(f"{measure.name} ({'points' if measure.scale == 'linear' else '%'})", fontsize=9.5)
     panels[0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     return figure
@@ -68,9 +68,8 @@ def _variant_panel(axes: Axes, values: np.ndarray, measure: Measure) -> None:
         )  # fmt: skip
     axes.set_xlim(-1.75 * reach, 1.75 * reach)
     axes.axvline(0, color=FAINT, lw=0.8)
-    suffix = "" if measure.scale == "linear" else " %"
     axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}{suffix}".replace("-", "−") if x else "0"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}".replace("-", "−") if x else "0"))
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=7.5)
     axes.grid(visible=False, axis="y")
