@@ -20,7 +20,7 @@ def resident_mm2(chip, fmt: str) -> float:
     units = sum(-(-work.placement.num_arrays // chip.arrays_per_unit) for work in works)
     per_tile = chip.units_per_tile
     codes = sum(parse_format(fmt).num_codes(layer) * parse_format(fmt).code_bits for layer in network.layers)
-    shared = [part.component for part in chip.parts() if part.name in ("pool_array", "pool_dac", "pool_adc", "gather")]
+    shared = [part.component for part in chip.placed if part.name in ("pool_array", "pool_dac", "pool_adc", "gather")]
     tile_um2 = sum(part.count * part.area_um2(chip.technology) for part in shared)
     memory_um2 = sram_figures(codes, 64, chip.technology).area_um2 if fmt == POOL else 0.0
     return (units * unit_area_um2(chip) + units / per_tile * tile_um2 + memory_um2) / 1e6

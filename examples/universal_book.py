@@ -12,7 +12,7 @@ from workloads.format import parse_format
 FORMAT, IMAGES = "vq-4x256-e4-s0", (1, 10, 100, 1000)
 NETWORKS = ("digitsnet", "lenet5", "resnet8", "resnet18", "resnet50")
 chip, fmt = load_chip("sram-rom"), parse_format(FORMAT)
-rom, memory = chip.part("codebook_rom").component, chip.part("dram").component
+rom, memory = chip.parts.rom, chip.parts.dram
 # In place of the ROM an SRAM of the same size and width, written anew for every layer.
 sram = Buffer(memory="sram", role="codebook", capacity_bits=rom.capacity_bits, width_bits=rom.width_bits)
 prices = {name: sram.energy_pj(name, chip.technology) for name in ("read_bit", "write_bit")}

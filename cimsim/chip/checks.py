@@ -74,7 +74,7 @@ def _tile_problems(chip: Chip) -> list[str]:
 
 def _rate_problems(chip: Chip) -> list[str]:
     problems = []
-    for part in chip.parts():
+    for part in chip.placed:
         clock = getattr(part.component, "clock", "digital")
         if clock not in chip.clocks_hz:
             problems.append(f"parts.{part.name}.clock = {clock!r}: not in clocks_hz ({', '.join(chip.clocks_hz)})")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from cimsim.chip.parts import Part, Parts, in_pool, parts_of, plays
 from cimsim.components import COMPONENTS
 from cimsim.components.base import Component
 from cimsim.components.laws.scaling import Technology
@@ -47,16 +48,6 @@ class Level(Frozen):
     parts: dict[str, AnyComponent] = {}
     inside: Level | None = None
     border: Literal["tile"] | None = None
-
-
-class Part(NamedTuple):
-    """One part: `per_level` in each box of its level (a fraction when shared), `instances` in the chip."""
-
-    name: str
-    component: Any  # the Component that its kind names: its own fields are for the reader of that kind
-    level_name: str
-    per_level: float
-    instances: int
 
 
 class BillRow(NamedTuple):
@@ -116,12 +107,14 @@ class Chip(Frozen):
         """The unit's arrays: a crossbar, or another part that computes on weights."""
         return next(part for part in self.unit.parts.values() if part.IS_ARRAY and not in_pool(part))
 
-    def parts(self) -> tuple[Part, ...]:
-        """Every part, outermost level first, in the order of the file."""
-        return self._parts
+    @cached_property
+    def parts(self) -> Parts:
+        """The parts by what they do. Asked of chips only whose parts fit each other, as `load_chip` gives them."""
+        return parts_of(self.placed, self.array)
 
     @cached_property
-    def _parts(self) -> tuple[Part, ...]:
+    def placed(self) -> tuple[Part, ...]:
+        """Every part, outermost level first, in the order of the file."""
         return tuple(
             self._part(depth, name, component)
             for depth, level in enumerate(self.levels)
@@ -131,15 +124,18 @@ class Chip(Frozen):
     def part(self, kind: str, role: str = "") -> Part | None:
         """The first part of this kind (and role, if given), outermost first; None if there is none. Parts of a pool
         (role `pool` of arrays and what belongs to them) are found by their role only."""
-        found = (p for p in self.parts() if p.component.kind == kind and _plays(p.component, role))
-        return next(found, None)
+        return next((part for part in self.placed if plays(part.component, kind, role)), None)
+
+    def name_of(self, component: Component) -> str:
+        """The name of the part that is this component."""
+        return next(part.name for part in self.placed if part.component is component)
 
     def bill(self) -> list[BillRow]:
         """Peak power and area: a row per part, then a `total` row per level; off-chip parts are left out."""
         rows: list[BillRow] = []
         below_mw = below_mm2 = 0.0
         for depth, level in reversed(list(enumerate(self.levels))):
-            here = [self._bill_row(part) for part in self.parts() if part.level_name == level.name]
+            here = [self._bill_row(part) for part in self.placed if part.level_name == level.name]
             here = [row for row in here if row is not None]
             power = below_mw + sum(row.power_mw for row in here)
             area = below_mm2 + sum(row.area_mm2 for row in here)
@@ -161,7 +157,7 @@ class Chip(Frozen):
 
     def sources(self) -> list[tuple[str, str]]:
         """(part, citation or assumption with its band), for every part."""
-        return [(part.name, text) for part in self.parts() for text in part.component.evidence()]
+        return [(part.name, text) for part in self.placed for text in part.component.evidence()]
 
     def content_hash(self) -> str:
         """sha256 of the chip's canonical JSON."""
@@ -183,7 +179,7 @@ class Chip(Frozen):
         return Part(name, component, self.levels[depth].name, each / component.shared_by, instances)
 
     def _on_chip(self) -> list[Part]:
-        return [part for part in self.parts() if not part.component.OFF_CHIP]
+        return [part for part in self.placed if not part.component.OFF_CHIP]
 
     def _bill_row(self, part: Part) -> BillRow | None:
         if part.component.OFF_CHIP:
@@ -191,18 +187,6 @@ class Chip(Frozen):
         power = part.per_level * part.component.peak_power_mw(self.technology)
         area = part.per_level * part.component.area_um2(self.technology) * 1e-6
         return BillRow(part.level_name, part.name, part.instances, power, area)
-
-
-POOLED = ("crossbar", "dac", "adc", "sample_hold")  # kinds whose role `pool` marks the parts of a shared pool
-
-
-def in_pool(component: Component) -> bool:
-    """Whether this is part of a pool of weights beside the chip's own arrays."""
-    return component.role == "pool" and component.kind in POOLED
-
-
-def _plays(component: Component, role: str) -> bool:
-    return component.role == role if role else not in_pool(component)
 
 
 def _walk(root: Level) -> Iterator[Level]:

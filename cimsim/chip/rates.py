@@ -1,4 +1,4 @@
-"""What a chip's parts mean in time and width: clocks to ticks, ports to bits a cycle, tiles to mesh paths."""
+"""What a chip's parts mean in time: clocks to ticks, widths to cycles."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import NamedTuple
 
 from cimsim.chip.model import Chip
 from cimsim.components.adc import Adc
-from cimsim.components.bus import Bus
-from cimsim.components.crossbar import Crossbar
-from cimsim.components.dac import Dac
 from cimsim.components.laws.memory_array import MemoryArray
 
 PS_PER_S = 10**12
@@ -25,12 +22,6 @@ def ticks(duration_ps: int, rate_hz: int) -> int:
 def instant_ps(tick: int | Fraction, rate_hz: int) -> int:
     """When tick `tick` of a clock falls: never tick times a rounded period."""
     return int(-(-tick * PS_PER_S // rate_hz))
-
-
-def crossbar(chip: Chip) -> Crossbar:
-    """The arrays of an analogue chip; dataflows ask `cells` or refuse a chip without it before."""
-    assert isinstance(chip.array, Crossbar), f"{chip.name} has no crossbar"
-    return chip.array
 
 
 def weight_sets(chip: Chip) -> int:
@@ -48,12 +39,6 @@ def holds_weights(chip: Chip) -> bool:
     return isinstance(chip.array, MemoryArray)
 
 
-def cells(chip: Chip) -> MemoryArray:
-    """The arrays that hold weights; dataflows refuse a chip without any."""
-    assert isinstance(chip.array, MemoryArray), f"{chip.name} has no memory cells"
-    return chip.array
-
-
 def converter_rate_hz(chip: Chip) -> int:
     """The clock of everything inside a unit: conversions a second of one ADC, one to a tick.
 
@@ -61,21 +46,15 @@ def converter_rate_hz(chip: Chip) -> int:
     to whole conversions. With stated steps a tick is the longest time of which steps, reads and pulses are whole
     multiples.
     """
-    adc = _adc(chip)
+    array, adc, *_ = chip.parts.analog
     if adc.step_ps is None:
-        return adc.peak_rate_hz * _conversion_ticks(adc)
-    array = crossbar(chip)  # rounded down, since so many ps are one tick
+        return adc.rate_hz * _conversion_ticks(adc)
+    # rounded down, since so many ps are one tick
     return PS_PER_S // gcd(adc.step_ps, array.read_ps or 0, array.pulse_ps or 0)
 
 
 def _conversion_ticks(adc: Adc) -> int:
-    return 1 if adc.peak_rate_hz >= SLOW_HZ else ceil(FINE_HZ / adc.peak_rate_hz)
-
-
-def _adc(chip: Chip) -> Adc:
-    part = chip.part("adc")
-    assert part is not None, "load_chip refuses crossbars without an ADC"
-    return part.component
+    return 1 if adc.rate_hz >= SLOW_HZ else ceil(FINE_HZ / adc.rate_hz)
 
 
 class InputStep(NamedTuple):
@@ -95,8 +74,7 @@ class InputStep(NamedTuple):
 
 def input_steps(chip: Chip, input_bits: int) -> tuple[InputStep, ...]:
     """The steps in which an input of so many bits is driven, most significant bits first."""
-    part, array, adc = chip.part("dac"), crossbar(chip), _adc(chip)
-    dac = part.component if part else Dac(bits=1)
+    array, adc, _, dac, _ = chip.parts.analog
     steps, carried = [], 0
     for bits in dac.step_bits(input_bits):
         converted = max(1, adc.bits - carried) if adc.tapers else adc.bits
@@ -115,44 +93,26 @@ def input_steps(chip: Chip, input_bits: int) -> tuple[InputStep, ...]:
 
 def reads_per_vector(chip: Chip, input_bits: int) -> int:
     """Reads of one row group for one input vector: its steps, each in all phases."""
-    return len(input_steps(chip, input_bits)) * crossbar(chip).phases
+    return len(input_steps(chip, input_bits)) * chip.parts.analog.crossbar.phases
 
 
 def read_ps(chip: Chip, input_bits: int) -> int:
     """Time in which one row group is read for one input vector, conversions apart."""
-    return sum(step.read_ps for step in input_steps(chip, input_bits)) * crossbar(chip).phases
-
-
-def frees_array(chip: Chip) -> bool:
-    """Whether values are held, so that the next read may begin while they are converted."""
-    part = chip.part("sample_hold")
-    return part is not None and part.component.frees_array
+    return sum(step.read_ps for step in input_steps(chip, input_bits)) * chip.parts.analog.crossbar.phases
 
 
 def array_rate_hz(chip: Chip) -> int:
     """Steps a second of a digital array."""
-    assert chip.array.peak_rate_hz, "load_chip refuses a part without a rate"
-    return chip.array.peak_rate_hz
-
-
-def dac_bits(chip: Chip) -> int:
-    part = chip.part("dac")
-    return part.component.bits if part else 1
-
-
-def _adcs_per_unit(chip: Chip) -> int:
-    part = chip.part("adc")
-    assert part is not None, "load_chip refuses crossbars without an ADC"
-    return ceil(part.per_level)
+    return chip.array.rate_hz
 
 
 def arrays_per_adc(chip: Chip, num_arrays: int) -> int:
     """Arrays whose columns one ADC converts, one after the other, when `num_arrays` of a unit are in use."""
-    return ceil(min(num_arrays, chip.arrays_per_unit) / _adcs_per_unit(chip))
+    return ceil(min(num_arrays, chip.arrays_per_unit) / chip.parts.analog.adcs_per_unit)
 
 
 def adcs_per_array(chip: Chip) -> int:
-    return max(1, _adcs_per_unit(chip) // chip.arrays_per_unit)
+    return max(1, chip.parts.analog.adcs_per_unit // chip.arrays_per_unit)
 
 
 def pipeline_ps(chip: Chip) -> dict[str, int]:
@@ -168,65 +128,54 @@ def pipeline_ps(chip: Chip) -> dict[str, int]:
 
 def bus_ps(chip: Chip, bits: int) -> int:
     """Time for `bits` on one tile's bus, one word a digital cycle (0 without a bus)."""
-    part = tile_bus(chip)
-    return instant_ps(ceil(bits / part.width_bits), chip.clocks_hz["digital"]) if part else 0
-
-
-def tile_bus(chip: Chip) -> Bus | None:
-    """The bus between a tile's buffer and its units."""
-    return next((p.component for p in chip.parts() if p.component.kind == "bus" and p.component.role != "chip"), None)
+    bus = chip.parts.tile_bus
+    return instant_ps(ceil(bits / bus.width_bits), chip.clocks_hz["digital"]) if bus else 0
 
 
 def digital_role(chip: Chip, role: str) -> str:
     """The role of the lanes that do `role`'s work: its own, else the activation lanes' (which do everything)."""
-    return role if chip.part("digital", role) else "activation"
+    return role if role in chip.parts.lanes else "activation"
 
 
 def digital_ps(chip: Chip, role: str, operations: int) -> int:
     """Time for one tile's lanes of this role to finish `operations` (0 on a chip without digital lanes)."""
-    part = chip.part("digital", digital_role(chip, role)) or chip.part("digital")
-    if part is None:
+    own = chip.parts.lanes
+    if not own:
         return 0
-    lanes = part.component.lanes * part.component.count
-    return instant_ps(ceil(operations / lanes), chip.clocks_hz["digital"])
+    part = own.get(digital_role(chip, role)) or next(iter(own.values()))
+    return instant_ps(ceil(operations / (part.lanes * part.count)), chip.clocks_hz["digital"])
 
 
 def load_width_bits(chip: Chip) -> int:
     """Bits of weights or codes that reach one tile's arrays in a digital cycle."""
-    index, buffer = chip.part("index_buffer"), chip.part("buffer", "tile")
-    assert buffer is not None, "load_chip refuses a chip without a tile buffer"
-    return (index.component if index else tile_bus(chip) or buffer.component).width_bits
+    parts = chip.parts
+    return (parts.index_buffer or parts.tile_bus or parts.tile_buffer).width_bits
 
 
 def write_ticks(chip: Chip) -> int:
     """Digital cycles to write one word line; nobody waits for arrays that are made with their weights."""
-    return max(1, ticks(cells(chip).write_ps or 0, chip.clocks_hz["digital"]))
+    return max(1, ticks(chip.parts.cells.write_ps or 0, chip.clocks_hz["digital"]))
 
 
 def maps_outside(chip: Chip) -> bool:
     """Whether layers take their inputs from the outer memory, and send their results there, as they work."""
-    part = chip.part("gather")
-    return part is not None and part.component.maps_in_memory
+    gather = chip.parts.gather
+    return gather is not None and gather.maps_in_memory
 
 
 def map_buffer_bits(chip: Chip) -> int:
     """Room for whole feature maps: the global buffer's, or that of all tile buffers without one."""
-    whole = chip.part("buffer", "global")
-    return whole.component.capacity_bits if whole else chip.num_tiles * tile_buffer_bits(chip)
+    whole = chip.parts.global_buffer
+    return whole.capacity_bits if whole else chip.num_tiles * chip.parts.tile_buffer.capacity_bits
 
 
-def tile_buffer_bits(chip: Chip) -> int:
-    part = chip.part("buffer", "tile")
-    assert part is not None, "load_chip refuses a chip without a tile buffer"
-    return part.component.capacity_bits
-
-
-def memory_ps(chip: Chip, bits: int) -> int:
-    """Time for `bits` on the outer memory's channel, or on the chip's link where that is the source."""
-    memory, link = chip.part("dram"), chip.part("link")
+def memory_ps(chip: Chip, *transfers: int) -> int:
+    """Time of transfers of so many bits, one after the other, on the outer memory's channel, or on the chip's link
+    where that is the source."""
+    memory, link = chip.parts.dram, chip.parts.link
     if memory is not None:
-        return memory.component.transfer_ps(bits)
-    return instant_ps(bits, round(link.component.peak_rate_hz)) if link else 0
+        return memory.transfer_ps(*transfers)
+    return instant_ps(sum(transfers), link.rate_hz) if link else 0
 
 
 def unit_area_um2(chip: Chip) -> float:

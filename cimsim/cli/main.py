@@ -12,7 +12,7 @@ import typer
 
 from cimsim import __version__
 from cimsim.cli import show, training, trust
-from cimsim.cli.options import TRAINING, Json, RunDirOption, Seed, StudyFile, Workers, needs
+from cimsim.cli.options import CLUSTER, TRAINING, Json, RunDirOption, Scheduler, Seed, StudyFile, Workers, needs
 from workloads.errors import InputError, RunError
 
 app = typer.Typer(
@@ -69,20 +69,18 @@ def simulate(  # noqa: PLR0913 (a command line)
     from cimsim.chip.reading import load_chip
     from cimsim.cost.uncertainty import intervals
     from cimsim.engine.planfile import read_layout, read_plan
-    from cimsim.engine.whole import simulate_timeline
-    from cimsim.trace import machine_of, write_trace
+    from cimsim.engine.whole import simulate as run
+    from cimsim.trace import write_trace
     from workloads.shapes import load_network
 
-    shapes = load_network(network)
-    placed = read_layout(layout) if layout else None
-    report, timeline = simulate_timeline(
-        shapes, load_chip(chip), read_plan(plan, shapes), batch=batch, layout=placed,
+    shapes, built = load_network(network), load_chip(chip)
+    found = run(
+        shapes, built, read_plan(plan, shapes), batch=batch, layout=read_layout(layout) if layout else None,
         images_per_weight_load=images_per_weight_load,
     )  # fmt: skip
     if trace:
-        write_trace(timeline, trace, machine_of(report, shapes, load_chip(chip), read_plan(plan, shapes), placed))
-    found = intervals(report, load_chip(chip), interval, seed) if interval else {}
-    show.show_report(report, json, found)
+        write_trace(found.timeline, trace, found)
+    show.show_report(found.report, json, intervals(found.report, built, interval, seed) if interval else {})
 
 
 @app.command(name="map")
@@ -134,15 +132,22 @@ app.command()(trust.sensitivity)
 
 
 @app.command()
-def sweep(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = None, json: Json = False) -> None:
+def sweep(
+    study: StudyFile,
+    run_dir: RunDirOption = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    json: Json = False,
+) -> None:
     """Simulate every chip variant of a study with every uniform format and every plan found so far.
 
     Example: `cimsim sweep examples/fashion_mnist.yaml`
     """
+    needs(CLUSTER if scheduler else ())
     from cimsim.studies.study import load_study
     from cimsim.studies.sweep import run_sweep
 
-    swept = run_sweep(load_study(study), run_dir, workers)
+    swept = run_sweep(load_study(study), run_dir, workers, scheduler=scheduler)
     show.show_rows(swept.rows, json)
     show.show_refused(swept.refused)
     show.say(f"Results: {swept.path / 'results.csv'}")

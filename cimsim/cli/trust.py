@@ -57,6 +57,6 @@ def sensitivity(
     from workloads.shapes import load_network
 
     shapes, chips = load_network(network), [load_chip(name) for name in chip]
-    reports = [simulate(shapes, one, read_plan(plan, shapes)) for one in chips]
+    reports = [simulate(shapes, one, read_plan(plan, shapes)).report for one in chips]
     field = {"energy": "energy_pj", "area": "area_um2"}[figure]
     show_trust.show_sensitivity(find(reports, chips, field), [one.name for one in chips], figure, json)

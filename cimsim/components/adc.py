@@ -74,6 +74,7 @@ class Adc(Component):
     """
 
     ACTIONS: ClassVar = ("convert", "step")
+    ROLES: ClassVar = ("pool",)
     SOURCES: ClassVar = (
         Source(
             "T. Andrulis et al., ADC energy and area regression on B. Murmann's survey, arXiv 2404.06553",

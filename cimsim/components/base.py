@@ -113,6 +113,7 @@ class Component(Frozen, ABC):
     """
 
     ACTIONS: ClassVar[tuple[str, ...]]
+    ROLES: ClassVar[tuple[str, ...]] = ()  # it may play, beside none
     STATED_ACTIONS: ClassVar[tuple[str, ...] | None] = None  # what a stated power pays for; None: every action
     SOURCES: ClassVar[tuple[Source, ...]] = ()
     ASSUMPTIONS: ClassVar[tuple[Assumption, ...]] = ()
@@ -128,6 +129,12 @@ class Component(Frozen, ABC):
     leakage_scale: float = Field(default=1.0, ge=0)
     stated: Stated | None = None
     assumptions: tuple[Assumption, ...] = ()
+
+    @model_validator(mode="after")
+    def _role_is_known(self) -> Self:
+        if self.role not in ("", *self.ROLES):
+            raise ValueError(f"role = {self.role!r}: must be {' or '.join(self.ROLES) or 'left out'}")
+        return self
 
     @model_validator(mode="after")
     def _stated_is_usable(self) -> Self:
@@ -167,6 +174,12 @@ class Component(Frozen, ABC):
 
     def actions(self) -> tuple[str, ...]:
         return self.ACTIONS
+
+    @property
+    def rate_hz(self) -> int:
+        """`peak_rate_hz` of a part of a loaded chip."""
+        assert self.peak_rate_hz is not None, "load_chip refuses a part without a rate"
+        return self.peak_rate_hz
 
     def energy_pj(self, action: str, tech: Technology) -> float:
         """Dynamic energy of one action in pJ. Raises KeyError for an unknown action."""

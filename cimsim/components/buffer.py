@@ -16,6 +16,7 @@ SRAM_64KB = {"memory": "sram", "capacity_bits": 524_288, "width_bits": 256, "rol
 class Buffer(SramPriced):
     """A tile's or the chip's buffer; or one for sums, or for the codebooks that a multiplier array meets."""
 
+    ROLES: ClassVar = ("tile", "global", "output", "codebook")
     SOURCES: ClassVar = (
         Source(
             CACTI,

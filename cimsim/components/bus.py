@@ -18,6 +18,7 @@ class Bus(Component):
     """`width_bits` wires."""
 
     ACTIONS: ClassVar = ("transfer_bit",)
+    ROLES: ClassVar = ("tile", "chip")
     SOURCES: ClassVar = (
         Source(
             "A. Shafiee et al., ISCA 2016, Table I: 384 wires, 0.090 mm2; 0.054 pJ/bit (accelergy tables)",

@@ -44,6 +44,7 @@ class Crossbar(MemoryArray):
     """
 
     ACTIONS: ClassVar = ("read_cell", "write_cell")
+    ROLES: ClassVar = ("pool",)
     STATED_ACTIONS: ClassVar = ("read_cell",)  # printed powers are inference powers
     SOURCES: ClassVar = (
         Source(

@@ -35,6 +35,7 @@ class Dac(Component):
     """
 
     ACTIONS: ClassVar = ("drive",)
+    ROLES: ClassVar = ("pool",)
     SOURCES: ClassVar = (
         Source(
             "J. Sun et al., ZigZag-IMC, ICCAD 2023, 28 nm: converters of 50 fF per bit, fitted to silicon",

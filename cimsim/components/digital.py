@@ -28,6 +28,7 @@ class Digital(Component):
     """`lanes` units that each do one element a cycle."""
 
     ACTIONS: ClassVar = ("op",)
+    ROLES: ClassVar = ("activation", "pool", "alu")
     SOURCES: ClassVar = (
         Source(
             "M. Horowitz, ISSCC 2014, 45 nm, 0.9 V: int8 add 0.03, int8 multiply 0.2, int32 add 0.1 pJ",

@@ -54,10 +54,10 @@ class Dram(Component):
         """Rows that a transfer of `bits` in a row of addresses opens."""
         return ceil(bits / self.row_bits)
 
-    def transfer_ps(self, bits: int) -> int:
-        """Time of one transfer on the channel."""
-        moving = -(-self.bus_bits(bits) * PS_PER_S // self.bandwidth_bits_per_s)
-        return moving + self.activations(bits) * self.activate_ps
+    def transfer_ps(self, *transfers: int) -> int:
+        """Time of transfers of so many bits that follow each other on the channel."""
+        moved, opened = (sum(map(count, transfers)) for count in (self.bus_bits, self.activations))
+        return -(-moved * PS_PER_S // self.bandwidth_bits_per_s) + opened * self.activate_ps
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
         return self.activate_pj if action == "activate" else self.energy_pj_per_bit

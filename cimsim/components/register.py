@@ -15,6 +15,7 @@ class Register(Component):
     """`capacity_bits` of flip-flops, `width_bits` per access; each read or write clocks its flip-flop."""
 
     ACTIONS: ClassVar = ("read_bit", "write_bit")
+    ROLES: ClassVar = ("input", "output", "tile_output", "assembly")
     SOURCES: ClassVar = (
         Source(
             NEUROSIM,

@@ -23,6 +23,7 @@ class SampleHold(Component):
     """
 
     ACTIONS: ClassVar = ("sample", "integrate")
+    ROLES: ClassVar = ("pool",)
     SOURCES: ClassVar = (
         Source(
             "A. Shafiee et al., ISCA 2016, Table I: 1,024 sample-and-holds, 0.01 mW, 0.00004 mm2, 100 ns",

@@ -15,6 +15,7 @@ class ShiftAdd(Component):
     """Adds one `bits`-bit value to a register twice as wide, shifted; linear in bits."""
 
     ACTIONS: ClassVar = ("add",)
+    ROLES: ClassVar = ("unit", "tile")
     SOURCES: ClassVar = (
         Source(
             NEUROSIM,

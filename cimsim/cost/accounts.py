@@ -131,7 +131,7 @@ def plan_label(plan: Plan) -> str:
 def source_rows(chip: Chip) -> tuple[dict[str, Any], ...]:
     """Every citation and assumption behind the chip's prices, one row each."""
     rows: list[dict[str, Any]] = []
-    for part in chip.parts():
+    for part in chip.placed:
         component = part.component
         for band in (*component.assumptions, *component.ASSUMPTIONS):
             rows.append({"part": part.name, "kind": "assumption", "text": f"{band.name}: {band.why}",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 from cimsim.chip.model import Chip
+from cimsim.chip.parts import Part
+from cimsim.components import COMPONENTS
 from cimsim.components.base import Activity
 from cimsim.records import Actions, EnergyPj
 
@@ -18,19 +19,23 @@ class Prices:
         self._known: dict[tuple[str, str, str], tuple[str, float]] = {}
 
     def unit(self, kind: str, role: str, action: str) -> tuple[str, float]:
-        """Name of the part that acts and its pJ per action; ("", 0) for a part the chip does not have."""
+        """Name of the part that acts and its pJ per action; ("", 0) for a part the chip does not have.
+
+        Raises KeyError for a kind, role or action that no part can have.
+        """
         key = (kind, role, action)
         if key not in self._known:
+            _require(kind, role, action)
             part = self._part(kind, role)
             price_pj = part.component.energy_pj(action, self.chip.technology) if part else 0.0
-            if kind == "block":  # works for all arrays under it: each pays its share
+            if part is not None and kind == "block":  # works for all arrays under it: each pays its share
                 price_pj *= part.instances / self.chip.num_arrays
             self._known[key] = (part.name if part else "", price_pj)
         return self._known[key]
 
-    def _part(self, kind: str, role: str) -> Any:
+    def _part(self, kind: str, role: str) -> Part | None:
         if kind == "block":  # the only kind of which each part is its own
-            return next(part for part in self.chip.parts() if part.name == role)
+            return next(part for part in self.chip.placed if part.name == role)
         return self.chip.part(kind, role) or self.chip.part(kind)  # a kind's only part plays all its roles
 
     def price(self, actions: Actions, activity: Activity | None = None) -> EnergyPj:
@@ -43,11 +48,19 @@ class Prices:
             name, unit_pj = self.unit(kind, role, action)
             if name and count and unit_pj:
                 spent_pj = count * unit_pj
-                if activity is not None:
-                    part = self._part(kind, role).component
-                    spent_pj *= part.data_factor(action, self.chip.technology, activity)
+                part = self._part(kind, role)
+                if activity is not None and part is not None:
+                    spent_pj *= part.component.data_factor(action, self.chip.technology, activity)
                 energy[name][action] = energy[name].get(action, 0.0) + spent_pj
         return dict(energy)
+
+
+def _require(kind: str, role: str, action: str) -> None:
+    component = COMPONENTS[kind]
+    if kind != "block" and role not in ("", *component.ROLES):
+        raise KeyError(f"{kind} has no role {role!r}; known: {', '.join(component.ROLES)}")
+    if action not in component.ACTIONS:
+        raise KeyError(f"{kind} has no action {action!r}; known: {', '.join(component.ACTIONS)}")
 
 
 def total_pj(energy: EnergyPj) -> float:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cimsim.chip.model import Chip, Part
+from cimsim.chip.model import Chip
+from cimsim.chip.parts import Part
 from cimsim.components.base import Assumption
 from cimsim.components.crossbar import Crossbar
 from cimsim.cost.report import CostReport
@@ -47,7 +48,7 @@ class Sensitivity(NamedTuple):
 def unknowns(chip: Chip) -> dict[Unknown, Assumption]:
     """Every assumption that a price of this chip rests on."""
     found: dict[Unknown, Assumption] = {}
-    for part in chip.parts():
+    for part in chip.placed:
         component = part.component
         shared = (*component.ASSUMPTIONS, *(component.cell_bands() if isinstance(component, Crossbar) else ()))
         for item in shared:
@@ -113,7 +114,7 @@ def _figures(report: CostReport, chip: Chip, values: Values) -> dict[str, float]
     """Energy, area and each component's energy, with these values for the unknowns."""
     tech = chip.technology
     energies, area_um2, leakage_pj = {}, 0.0, 0.0
-    for part in chip.parts():
+    for part in chip.placed:
         now, scales = _with(part, values)
         spent = report.energy_by_component_pj.get(part.name, {})
         energies[part.name] = sum(

@@ -5,5 +5,6 @@ from cimsim.dataflow.work import LayerWork
 
 __all__ = ["DATAFLOWS", "LayerWork"]
 
-# each has refusal(layer, format, chip) -> reason and work(layer, format, chip, activation bits) -> LayerWork
+# Each has refusal(case) -> reason, work(case, codes=None) -> LayerWork, and USUAL_FOR: the kinds of format for which it
+# is asked first. `codes` are the layer's real indices [O, sub-vectors, books].
 DATAFLOWS = {"stationary": stationary, "decode": decode, "lookup": lookup, "pool": pool}

@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 from cimsim.chip import rates
 from cimsim.chip.model import Chip
 from cimsim.dataflow.around import code_store, written_cells
+from cimsim.dataflow.case import Case
 from cimsim.dataflow.place import Piece, Placement
 from cimsim.dataflow.products import product_work
 from cimsim.dataflow.work import LayerWork, LoadJobs
 from cimsim.records import Actions, LoadJob
 from workloads.format import WeightFormat, weight_shape
-from workloads.layer import Layer
+
+USUAL_FOR = ("vq", "lattice")
 
 
-def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
-    """Why this dataflow cannot serve the layer in this format on this chip; empty if it can."""
+def refusal(case: Case) -> str:
+    """Why this dataflow cannot serve the case; empty if it can."""
+    fmt, chip, rom = case.fmt, case.chip, case.chip.parts.rom
     if fmt.kind == "linear":
         return f"{fmt.name} has no codes to decode"
     if fmt.kind == "pool":
@@ -31,51 +34,50 @@ def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
         return f"{chip.name} has no arrays that hold weights"
     if fmt.kind == "lattice":
         return _lattice_refusal(fmt, chip)
-    rom = chip.part("codebook_rom")
     if rom is None:
         return f"{chip.name} has no codebook ROM"
-    if rom.component.capacity_bits < fmt.codebook_bits:
-        return f"the codebook has {fmt.codebook_bits} bits, the ROM holds {rom.component.capacity_bits}"
+    if rom.capacity_bits < fmt.codebook_bits:
+        return f"the codebook has {fmt.codebook_bits} bits, the ROM holds {rom.capacity_bits}"
     return ""
 
 
 def _lattice_refusal(fmt: WeightFormat, chip: Chip) -> str:
-    decoder = chip.part("lattice_decoder")
-    if decoder is None:
+    if chip.parts.decoder is None:
         return f"{chip.name} has no lattice decoder"
-    known = decoder.component.lattices
+    known = chip.parts.decoder.lattices
     return "" if fmt.lattice in known else f"the lattice decoder knows {', '.join(known)}, not {fmt.lattice}"
 
 
-def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int, codes: NDArray | None = None) -> LayerWork:
+def work(case: Case, codes: NDArray | None = None) -> LayerWork:
     """Placement, timing and actions of one image and of one load. Raises Unmappable if the arrays cannot hold it.
 
     `codes` are the layer's real indices (`WeightFormat.code_shape`, and books), whose conflicts in a banked ROM are
     then counted; without them, of grouped layers, and of vectors cut through the whole tensor they are uniform.
     """
-    found = product_work("decode", layer, fmt, chip, activation_bits)
-    jobs = load_jobs(fmt, found.placement, chip)
-    if codes is not None and jobs[0][0].banks and layer.groups == 1 and fmt.axis != "flat":
-        jobs = tuple(_real_jobs(jobs, layer, fmt, chip, codes))
-    return found._replace(load_jobs=jobs, load_actions=load_actions(layer, fmt, found.placement, chip))
+    found = product_work("decode", case)
+    jobs = load_jobs(case, found.placement)
+    if codes is not None and jobs[0][0].banks and case.layer.groups == 1 and case.fmt.axis != "flat":
+        jobs = tuple(_real_jobs(jobs, case, codes))
+    return found._replace(load_jobs=jobs, load_actions=load_actions(case, found.placement))
 
 
-def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> LoadJobs:
+def load_jobs(case: Case, placement: Placement) -> LoadJobs:
     """Blocks of rows that are written together, and the codes that make one, times a scale code if there is one."""
-    part = chip.part("lattice_decoder" if fmt.kind == "lattice" else "codebook_rom")
-    assert part is not None, "refusal() was asked first"
+    fmt, chip = case.fmt, case.chip
+    decoder = chip.parts.decoder if fmt.kind == "lattice" else chip.parts.rom
+    assert decoder is not None, "refusal() was asked first"
     return tuple(
         (
             LoadJob(
                 **_blocks(fmt, piece)._asdict(),
                 code_bits=fmt.vector_bits + fmt.scale_bits,
                 index_width=rates.load_width_bits(chip),
-                ports=part.component.ports,
-                latency=part.component.latency_cycles + (fmt.scale_bits > 0),
+                ports=decoder.ports,
+                latency=decoder.latency_cycles + (fmt.scale_bits > 0),
                 write_ticks=rates.write_ticks(chip),
                 buffers=2,
                 lookups=fmt.codes_per_vector,
-                banks=getattr(part.component, "banks", 0),
+                banks=getattr(decoder, "banks", 0),
             ),
             piece.count,
         )
@@ -102,11 +104,10 @@ def _blocks(fmt: WeightFormat, piece: Piece) -> _Blocks:
     return _Blocks(ceil(rows / d), piece.outputs, min(d, piece.rows))
 
 
-def _real_jobs(
-    jobs: LoadJobs, layer: Layer, fmt: WeightFormat, chip: Chip, codes: NDArray
-) -> Iterator[tuple[LoadJob, int]]:
+def _real_jobs(jobs: LoadJobs, case: Case, codes: NDArray) -> Iterator[tuple[LoadJob, int]]:
     """Each array's job with its own indices: block after block, in a block code after code, all books of a code."""
-    cells, d = rates.cells(chip), fmt.vector_length
+    layer, fmt, cells = case.layer, case.fmt, case.chip.parts.cells
+    d = fmt.vector_length
     outputs = cells.columns // cells.columns_per_output(fmt.array_bits)
     shapes = {(job.blocks, job.codes_per_block): job for job, _ in jobs}
     along_outputs = fmt.axis == "out"
@@ -122,18 +123,18 @@ def _real_jobs(
             yield job._replace(entries=np.ascontiguousarray(own).tobytes()), 1
 
 
-def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip) -> Actions:
+def load_actions(case: Case, placement: Placement) -> Actions:
     """Actions of one load, beside the outer memory's. Each code is looked up once per array that needs it."""
-    bits = fmt.bits(layer).total
+    fmt, bits, store = case.fmt, case.fmt.bits(case.layer).total, code_store(case.chip)
     shapes = [(_blocks(fmt, piece), piece.count) for piece in placement.pieces]
     codes = sum(shape.blocks * shape.codes_per_block * count for shape, count in shapes)
     values = codes * fmt.vector_length
     count: Actions = Counter({
-        (*code_store(chip), "write_bit"): bits,
-        (*code_store(chip), "read_bit"): bits,
+        (*store, "write_bit"): bits,
+        (*store, "read_bit"): bits,
         ("register", "assembly", "write_bit"): values * fmt.array_bits,
         ("register", "assembly", "read_bit"): values * fmt.array_bits,
-        (chip.array.kind, "", "write_cell"): written_cells(placement),
+        (case.chip.array.kind, "", "write_cell"): written_cells(placement),
     })  # fmt: skip
     if fmt.kind == "lattice":
         count["lattice_decoder", "", "decode"] = codes * fmt.codes_per_vector

@@ -9,35 +9,33 @@ from cimsim.chip import rates
 from cimsim.chip.model import Chip
 from cimsim.components.digital_array import DigitalArray
 from cimsim.dataflow.around import count_around, stage_ticks_around
+from cimsim.dataflow.case import Case
 from cimsim.dataflow.place import Piece, Placement
 from cimsim.dataflow.work import Timing, mvm_timing
 from cimsim.records import Actions, ArrayJob
-from workloads.format import WeightFormat
-from workloads.layer import Layer
 
 
-def timing(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Timing:
+def timing(case: Case, placement: Placement) -> Timing:
     """A tick is a step of the array, at its `peak_rate_hz`."""
-    return mvm_timing(steps_job(layer, fmt, placement, chip, activation_bits), rates.array_rate_hz(chip))
+    return mvm_timing(steps_job(case, placement), rates.array_rate_hz(case.chip))
 
 
-def steps_job(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> ArrayJob:
+def steps_job(case: Case, placement: Placement) -> ArrayJob:
     """The job of the busiest unit; its reads are steps, without conversions."""
-    array = _array(chip)
-    stage = stage_ticks_around(layer, fmt, placement, chip, activation_bits, rates.array_rate_hz(chip))
-    steps = _steps(placement.widest, array, fmt.input_bits(activation_bits))
+    array = _array(case.chip)
+    stage = stage_ticks_around(case, placement, rates.array_rate_hz(case.chip))
+    filling = array.latency_steps - 1 if array.overlaps else 0
     return ArrayJob(
-        vectors=layer.num_positions, reads=steps, conversions=0, adcs=1,
-        read_ticks=1 if array.overlaps else array.latency_steps, sample_hold=1, fetch_ticks=stage["fetch"],
-        shift_add_ticks=stage["shift_add"] + (array.latency_steps - 1 if array.overlaps else 0),
-        digital_ticks=stage["digital"], write_ticks=stage["write"],
+        vectors=case.layer.num_positions, reads=_steps(placement.widest, array, case.input_bits), conversions=0,
+        adcs=1, read_ticks=1 if array.overlaps else array.latency_steps, sample_hold=1,
+        **stage._replace(shift_add_ticks=stage.shift_add_ticks + filling)._asdict(),
     )  # fmt: skip
 
 
-def actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, activation_bits: int) -> Actions:
+def actions(case: Case, placement: Placement) -> Actions:
     """Product bits, additions and registers of one image, and everything around the arrays."""
-    array, bits = _array(chip), fmt.input_bits(activation_bits)
-    steps = layer.num_positions * ceil(bits / array.step_bits)
+    array = _array(case.chip)
+    steps = case.layer.num_positions * ceil(case.input_bits / array.step_bits)
     count: Actions = Counter()
     for piece in placement.pieces:
         columns = piece.columns // piece.outputs
@@ -47,7 +45,7 @@ def actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, a
             count["digital_array", "", "add_bit"] += outputs * array.added_bits(rows, columns)
             count["digital_array", "", "register_bit"] += outputs * array.registered_bits(rows, columns)
         count["dac", "", "drive"] += steps * piece.rows * _turns(piece, array) * piece.count
-    return count + count_around(layer, fmt, placement, chip, activation_bits)
+    return count + count_around(case, placement)
 
 
 def _array(chip: Chip) -> DigitalArray:

@@ -9,85 +9,93 @@ from collections import Counter
 from math import ceil, log2, prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cimsim.chip import rates
 from cimsim.chip.model import Chip
 from cimsim.components.gather import Gather
 from cimsim.components.product_buffer import ProductBuffer
 from cimsim.dataflow import books
-from cimsim.dataflow.around import deliveries, input_bits
+from cimsim.dataflow.around import deliveries
 from cimsim.dataflow.books import Met
+from cimsim.dataflow.case import Case
 from cimsim.dataflow.place import Unmappable
 from cimsim.dataflow.work import LayerWork, OuterStream
 from cimsim.records import Actions, GatherCounts, GatherJob
 from cimsim.unit.gather import count_gather, in_order
-from workloads.format import SCALE_BITS, WeightFormat
+from workloads.format import SCALE_BITS
 from workloads.layer import Layer
 
-NEEDED = {"gather": "no gather unit", "product_buffer": "no product buffer", "index_buffer": "no index buffer"}
+NEEDED = {"gather": "gather unit", "product_buffer": "product buffer", "index_buffer": "index buffer"}
 STEADY_ROUNDS = 3  # from then on rounds follow each other at one interval
 
 
-def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
-    """Why this dataflow cannot serve the layer in this format on this chip; empty if it can."""
+USUAL_FOR = ()
+
+
+def refusal(case: Case) -> str:
+    """Why this dataflow cannot serve the case; empty if it can."""
+    layer, fmt, chip = case.layer, case.fmt, case.chip
     if fmt.kind != "vq":
         return f"{fmt.name} has no codebook whose products could be looked up"
-    if missing := [lack for kind, lack in NEEDED.items() if chip.part(kind) is None]:
-        return f"{chip.name} has {missing[0]}"
+    if missing := [name for name in NEEDED if getattr(chip.parts, name) is None]:
+        return f"{chip.name} has no {NEEDED[missing[0]]}"
     if fmt.axis != "in":
         return f"{fmt.name} cuts vectors along {fmt.axis!r}: products are of vectors along inputs"
     if layer.groups > 1:
         return f"{layer.name}: groups = {layer.groups}: outputs of different groups have no products in common"
     if fmt.scale_bits and not _gather(chip).scales:
         return f"{fmt.name} has scale codes, the gather unit of {chip.name} does not multiply (scales: true)"
-    return books.refusal(fmt, chip) or _memory_refusal(layer, fmt, chip)
+    return books.refusal(case) or _memory_refusal(case)
 
 
-def _memory_refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
+def _memory_refusal(case: Case) -> str:
     """Without an outer memory all codes must lie in the index buffer."""
-    have, need = _index_buffer_bits(chip), _code_bits(layer, fmt)
-    if chip.part("dram") or need <= have:
+    have, need = _index_buffer_bits(case.chip), _code_bits(case)
+    if case.chip.parts.dram or need <= have:
         return ""
-    return (
-        f"{need} bits of codes, the index buffer of {chip.name} holds {have}, and there is no dram to stream them from"
-    )
+    holds = f"the index buffer of {case.chip.name} holds {have}"
+    return f"{need} bits of codes, {holds}, and there is no dram to stream them from"
 
 
-def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int, codes: bytes = b"") -> LayerWork:
+def work(case: Case, codes: NDArray | None = None) -> LayerWork:
     """Placement, timing and actions of one image and of one load of the books.
 
-    `codes` are the layer's indices, int64 bytes of [O, sub-vectors, books]; without them they are taken as uniform.
+    `codes` are the layer's indices [O, sub-vectors, books]; without them they are taken as uniform.
     Raises Unmappable if arrays or the product buffer cannot hold what is needed.
     """
-    met = books.meet(layer, fmt, chip, activation_bits, _subvectors(layer, fmt, chip, activation_bits))
-    job, positions = gather_job(layer, fmt, chip, activation_bits, met)
+    layer, fmt, chip = case.layer, case.fmt, case.chip
+    met = books.meet(case, _subvectors(case))
+    job, positions = gather_job(case, met)
     entries = _entries(codes, job, positions, layer)
     counts = count_gather(job, entries)
     steady = count_gather(job._replace(rounds=max(STEADY_ROUNDS, job.rounds)), entries).interval
-    width, clock = books.widths(fmt, chip, activation_bits), chip.clocks_hz["digital"]
+    width, clock = books.widths(case), chip.clocks_hz["digital"]
     stages = _stage_ticks(layer, job, counts, chip, width.input)
     interval = max(1, ceil(steady / positions), stages["operand fetch"], stages["digital"])
     head = max(0, met.latency_ticks + counts.drain - job.drain_ticks - interval * layer.num_positions)
-    stream = _stream(layer, fmt, chip, job, positions, head) if _is_streamed(layer, fmt, chip, met) else None
-    resident_bits = 0 if stream else _code_bits(layer, fmt) + fmt.num_scales(layer.num_outputs) * width.scale
+    stream = _stream(case, job, positions, head) if _is_streamed(case, met) else None
+    resident_bits = 0 if stream else _code_bits(case) + fmt.num_scales(layer.num_outputs) * width.scale
     load = met.load_actions + Counter({("index_buffer", "", "write_bit"): resident_bits})
     return LayerWork(
-        layer, fmt, "lookup", met.placement, clock, head + interval + job.drain_ticks, interval,
-        {"bank_conflict": counts.stall_bank, "products": counts.stall_product}, stages,
-        met.actions + _actions(layer, fmt, chip, job, stream, width),
-        met.load_jobs, met.load_bits + resident_bits, load,
-        input_bits(layer, activation_bits), deliveries(layer, met.placement, chip, activation_bits), stream, met.book,
+        layer=layer, format=fmt, dataflow="lookup", placement=met.placement, clock_hz=clock,
+        first_ticks=head + interval + job.drain_ticks, interval_ticks=interval,
+        stall_ticks={"bank_conflict": counts.stall_bank, "products": counts.stall_product}, stage_ticks=stages,
+        actions=met.actions + _actions(case, job, stream), load_jobs=met.load_jobs,
+        load_bits=met.load_bits + resident_bits, load_actions=load, input_bits=case.map_bits,
+        deliveries=deliveries(case, met.placement), stream=stream, book=met.book,
     )  # fmt: skip
 
 
-def gather_job(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int, met: Met) -> tuple[GatherJob, int]:
+def gather_job(case: Case, met: Met) -> tuple[GatherJob, int]:
     """The job of a tile's gather unit, and how many positions share a round: its lanes, its room for products and a
     reading of the codes. Where a sub-vector meets all books together, their products are one row group's."""
-    gather, buffer = _gather(chip), _products(chip)
+    layer, fmt = case.layer, case.fmt
+    gather, buffer = _gather(case.chip), _products(case.chip)
     positions = 1 << (min(layer.num_positions, gather.positions).bit_length() - 1)
     together = fmt.codes_per_vector if met.together else 1
     of_one = ceil(layer.num_inputs / fmt.vector_length)
-    each = fmt.num_entries * together * books.widths(fmt, chip, activation_bits).product
+    each = fmt.num_entries * together * books.widths(case).product
     at_once = buffer.capacity_bits // (buffer.groups * each * positions)
     if not at_once:
         raise Unmappable(f"{layer.name}: products of one sub-vector take {each * positions * buffer.groups} bits in "
@@ -118,46 +126,44 @@ def keeps_books(work: LayerWork) -> LayerWork:
 
 
 def _gather(chip: Chip) -> Gather:
-    part = chip.part("gather")
-    assert part is not None, "refusal() was asked first"
-    return part.component
+    assert chip.parts.gather is not None, "refusal() was asked first"
+    return chip.parts.gather
 
 
 def _products(chip: Chip) -> ProductBuffer:
-    part = chip.part("product_buffer")
-    assert part is not None, "refusal() was asked first"
-    return part.component
+    assert chip.parts.product_buffer is not None, "refusal() was asked first"
+    return chip.parts.product_buffer
 
 
 def _index_buffer_bits(chip: Chip) -> int:
-    part = chip.part("index_buffer")
-    assert part is not None, "asked for chips with an index buffer only"
-    return part.component.capacity_bits
+    assert chip.parts.index_buffer is not None, "asked for chips with an index buffer only"
+    return chip.parts.index_buffer.capacity_bits
 
 
-def _code_bits(layer: Layer, fmt: WeightFormat) -> int:
+def _code_bits(case: Case) -> int:
     """Stored bits of a layer's codes and scale codes, float scales apart."""
-    return fmt.bits(layer).total - fmt.num_scales(layer.num_outputs) * SCALE_BITS
+    return case.fmt.bits(case.layer).total - case.fmt.num_scales(case.layer.num_outputs) * SCALE_BITS
 
 
-def _subvectors(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> int:
+def _subvectors(case: Case) -> int:
     """Sub-vectors that meet the book for one image: those of every window; or, if the product buffer keeps the lines
     of a window and no vector lies across two taps, those of every input position once."""
+    layer, fmt = case.layer, case.fmt
     d, (rows, columns) = fmt.vector_length, layer.in_size
     of_windows = layer.num_positions * ceil(layer.num_inputs / d)
     if layer.in_channels % d or prod(layer.kernel) == 1:
         return of_windows
-    each = fmt.num_entries * fmt.codes_per_vector * books.widths(fmt, chip, activation_bits).product
+    each = fmt.num_entries * fmt.codes_per_vector * books.widths(case).product
     line_bits = layer.kernel[0] * columns * (layer.in_channels // d) * each
     once = rows * columns * layer.batch * layer.in_channels // d
-    return min(of_windows, once) if _products(chip).line_bits >= line_bits else of_windows
+    return min(of_windows, once) if _products(case.chip).line_bits >= line_bits else of_windows
 
 
-def _entries(codes: bytes, job: GatherJob, positions: int, layer: Layer) -> bytes:
+def _entries(codes: NDArray | None, job: GatherJob, positions: int, layer: Layer) -> bytes:
     """The order in which a round looks the layer's codes up."""
-    if not codes or not job.by_entry:
+    if codes is None or not job.by_entry:
         return b""
-    indices = np.frombuffer(codes, np.int64).reshape(layer.num_outputs, job.vectors // positions, job.books)
+    indices = np.asarray(codes, np.int64).reshape(layer.num_outputs, job.vectors // positions, job.books)
     return in_order(indices, job.group_vectors // positions, positions)
 
 
@@ -173,21 +179,20 @@ def _stage_ticks(layer: Layer, job: GatherJob, counts: GatherCounts, chip: Chip,
     }
 
 
-def _actions(
-    layer: Layer, fmt: WeightFormat, chip: Chip, job: GatherJob, stream: OuterStream | None, width: books.Widths
-) -> Actions:
+def _actions(case: Case, job: GatherJob, stream: OuterStream | None) -> Actions:
     """One image behind the products: they are kept, looked up, scaled and added, and sums kept until they are whole."""
+    layer, fmt, width = case.layer, case.fmt, books.widths(case)
     lookups = job.rounds * job.vectors * job.outputs * job.books
     made = job.rounds * job.new_vectors * job.books * fmt.num_entries
     results, visits = layer.num_positions * layer.num_outputs, ceil(job.vectors / job.group_vectors) * job.books
     is_whole = width.product == width.entry  # numbers of one width stay so; integers grow with what is added
     sum_bits = width.product + (0 if is_whole else ceil(log2(max(2, job.vectors * job.books))))
     kept = results * visits * sum_bits
-    sums = "output" if chip.part("buffer", "output") else "tile"
+    sums = "output" if case.chip.parts.output_buffer else "tile"
     count: Actions = Counter({
         ("product_buffer", "", "write_bit"): made * width.product,
         ("product_buffer", "", "read_bit"): lookups * width.product,
-        ("index_buffer", "", "read_bit"): job.rounds * _code_bits(layer, fmt),
+        ("index_buffer", "", "read_bit"): job.rounds * _code_bits(case),
         ("gather", "", "add"): lookups,
         ("gather", "", "scale"): lookups * (fmt.scale_bits > 0),
         ("digital", "activation", "op"): results,
@@ -203,27 +208,26 @@ def _actions(
     return +count
 
 
-def _is_streamed(layer: Layer, fmt: WeightFormat, chip: Chip, met: Met) -> bool:
+def _is_streamed(case: Case, met: Met) -> bool:
     """Whether codes come from the outer memory for every image: layers that take turns share the index buffer."""
-    if chip.part("dram") is None:
+    if case.chip.parts.dram is None:
         return False
-    is_own = chip.schedule == "pipelined"
-    return not is_own or _code_bits(layer, fmt) > _index_buffer_bits(chip) * met.placement.num_tiles
+    is_own = case.chip.schedule == "pipelined"
+    return not is_own or _code_bits(case) > _index_buffer_bits(case.chip) * met.placement.num_tiles
 
 
-def _stream(
-    layer: Layer, fmt: WeightFormat, chip: Chip, job: GatherJob, positions: int, head_ticks: int
-) -> OuterStream:
+def _stream(case: Case, job: GatherJob, positions: int, head_ticks: int) -> OuterStream:
     """Codes, scales and books of the layer; its inputs and results too, on a chip that keeps its maps outside."""
-    gather, width = _gather(chip), books.widths(fmt, chip, 8)
-    codes = _code_bits(layer, fmt)
+    layer, fmt, chip = case.layer, case.fmt, case.chip
+    gather, width = _gather(chip), books.widths(case)
+    codes = _code_bits(case)
     readings = 1 if codes <= _index_buffer_bits(chip) else job.rounds
-    own_books = 0 if rates.holds_weights(chip) else books.stored_bits(fmt, chip)
+    own_books = 0 if rates.holds_weights(chip) else books.stored_bits(case)
     opening = first_book = own_books // fmt.codes_per_vector
     other = own_books - first_book + fmt.num_scales(layer.num_outputs) * width.scale
     results = 0
     if gather.maps_in_memory:
-        inputs = input_bits(layer, width.input)
+        inputs = case.map_bits // case.activation.bits * width.input
         first = min(job.group_vectors * fmt.vector_length * width.input, inputs)
         blocks = ceil(layer.num_inputs * positions / (gather.input_block or layer.num_inputs * positions))
         sums = layer.num_positions * layer.num_outputs * width.product

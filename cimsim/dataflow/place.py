@@ -8,9 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cimsim.chip import rates
-from cimsim.chip.model import Chip
-from workloads.format import WeightFormat
+from cimsim.dataflow.case import Case
 from workloads.layer import Layer
 
 
@@ -71,30 +69,27 @@ class _Arrays(NamedTuple):
     blocks: int = 1  # groups in one full array
 
 
-def cell_columns(fmt: WeightFormat, chip: Chip) -> int:
-    """Bit lines per output."""
-    return rates.cells(chip).columns_per_output(fmt.array_bits)
-
-
-def place(layer: Layer, fmt: WeightFormat, chip: Chip) -> Placement:
-    """Cover `layer` with arrays. Raises Unmappable if one output is wider than an array."""
-    cells, per_output = rates.cells(chip), cell_columns(fmt, chip)
+def place(case: Case) -> Placement:
+    """Cover the layer with arrays. Raises Unmappable if one output is wider than an array."""
+    layer, cells = case.layer, case.chip.parts.cells
+    per_output = cells.columns_per_output(case.fmt.array_bits)  # bit lines
     if per_output > cells.columns:
         raise Unmappable(
-            f"{layer.name}: {fmt.name} needs {per_output} columns per output, an array has {cells.columns}"
+            f"{layer.name}: {case.fmt.name} needs {per_output} columns per output, an array has {cells.columns}"
         )
     in_array = 0
     if layer.groups > 1:  # groups that one read takes, so that each column's sum is of one group
         group_columns = layer.num_outputs // layer.groups * per_output
         in_array = min(cells.rows_on // layer.num_inputs, cells.columns // group_columns)
-    arrays = _diagonal(layer, in_array) if in_array > 1 else _tiled(layer, cells.columns // per_output, chip)
-    return _finish(arrays, layer, per_output, chip)
+    if in_array > 1:
+        return _finish(_diagonal(layer, in_array), case, per_output)
+    return _finish(_tiled(layer, cells.rows, cells.columns // per_output), case, per_output)
 
 
-def _tiled(layer: Layer, outputs: int, chip: Chip) -> _Arrays:
-    """Each group (a dense layer is one) is cut into tiles of at most all rows and `outputs` outputs."""
-    row_sizes = _cut(layer.num_inputs, rates.cells(chip).rows)
-    column_sizes = _cut(layer.num_outputs // layer.groups, outputs)
+def _tiled(layer: Layer, most_rows: int, most_outputs: int) -> _Arrays:
+    """Each group (a dense layer is one) is cut into tiles of at most so many rows and outputs."""
+    row_sizes = _cut(layer.num_inputs, most_rows)
+    column_sizes = _cut(layer.num_outputs // layer.groups, most_outputs)
     per_group = len(row_sizes) * len(column_sizes)
     rows = row_sizes * len(column_sizes) * layer.groups
     return _Arrays(rows, column_sizes * layer.groups, len(row_sizes), per_group)
@@ -114,13 +109,13 @@ def _cut(total: int, size: int) -> list[int]:
     return [size] * full + [rest] * (rest > 0)
 
 
-def _finish(arrays: _Arrays, layer: Layer, per_output: int, chip: Chip) -> Placement:
-    num_arrays = len(arrays.rows)
+def _finish(arrays: _Arrays, case: Case, per_output: int) -> Placement:
+    layer, chip, num_arrays = case.layer, case.chip, len(arrays.rows)
     per_unit, per_tile = chip.arrays_per_unit, chip.arrays_per_unit * chip.units_per_tile
     capacity = per_tile * chip.num_tiles
     fetched = _fetched_rows(arrays, per_unit, per_tile)
     return Placement(
-        _pieces(arrays, layer, per_output),
+        pieces=_pieces(arrays, layer, per_output),
         row_tiles=arrays.row_tiles,
         column_tiles=len(arrays.outputs),
         num_arrays=num_arrays,

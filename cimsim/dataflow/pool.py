@@ -15,7 +15,8 @@ from cimsim.chip import rates
 from cimsim.chip.model import Chip
 from cimsim.components.crossbar import Crossbar
 from cimsim.dataflow import stationary
-from cimsim.dataflow.around import code_store, deliveries, input_bits
+from cimsim.dataflow.around import code_store, deliveries
+from cimsim.dataflow.case import Case
 from cimsim.dataflow.products import product_work
 from cimsim.dataflow.work import LayerWork
 from cimsim.records import Actions
@@ -29,7 +30,7 @@ NEEDED = {("crossbar", ROLE): "no crossbar of role pool", ("adc", ROLE): "no adc
 JOINING_OPS = 2  # of an output: each sum meets its multiple
 
 
-class Pool(NamedTuple):
+class PoolPass(NamedTuple):
     """A tile's pool: its array, what it takes for one vector in ps, its converters' groups of rows."""
 
     array: Crossbar
@@ -38,13 +39,18 @@ class Pool(NamedTuple):
     row_groups: int
 
 
-def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
-    """Why this dataflow cannot serve the layer in this format on this chip; empty if it can."""
+USUAL_FOR = ("pool",)
+
+
+def refusal(case: Case) -> str:
+    """Why this dataflow cannot serve the case; empty if it can."""
+    layer, fmt, chip = case.layer, case.fmt, case.chip
     if fmt.kind != "pool":
         return f"{fmt.name} has no pool"
     if missing := [lack for key, lack in NEEDED.items() if chip.part(*key) is None]:
         return f"{chip.name} has {missing[0]}"
-    array = _pool(chip, 8).array
+    assert chip.parts.pool is not None, "its array and its converter are there"
+    array = chip.parts.pool.crossbar
     if (array.rows, array.columns) != (fmt.vector_length, fmt.num_entries):
         shape = f"{fmt.vector_length} x {fmt.num_entries}"
         return f"{fmt.name} needs a pool array of {shape}, {chip.name} has {array.rows} x {array.columns}"
@@ -53,18 +59,21 @@ def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
     return "" if num_kept(layer.num_inputs, fmt.pruned_percent) else f"{fmt.name} leaves {layer.name} no error signs"
 
 
-def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> LayerWork:
+def work(case: Case, codes: object = None) -> LayerWork:
     """Placement, timing and actions of one image and of one load. Raises Unmappable if the arrays cannot hold it."""
+    layer, fmt, chip = case.layer, case.fmt, case.chip
     kept = num_kept(layer.num_inputs, fmt.pruned_percent)
     signs = Layer(name=layer.name, kind="linear", in_channels=kept, out_channels=layer.num_outputs,
                   in_size=(layer.num_positions, 1))  # fmt: skip
-    found = product_work("pool", signs, SIGNS, chip, activation_bits)
-    pool, vectors = _pool(chip, fmt.input_bits(activation_bits)), ceil(layer.num_inputs / fmt.vector_length)
+    inside = case.of(signs, SIGNS)
+    found = product_work("pool", inside)
+    pool, vectors = _pool(case), ceil(layer.num_inputs / fmt.vector_length)
     stages = {"pool read": rates.ticks(vectors * pool.vector_ps, found.clock_hz),
               "gather": rates.ticks(_permute_ps(vectors * layer.num_outputs, chip), found.clock_hz)}  # fmt: skip
     interval = max(found.interval_ticks, *stages.values())
     waits = (interval - found.interval_ticks) * layer.num_positions
-    sent = input_bits(layer, activation_bits) * deliveries(layer, found.placement, chip, activation_bits)
+    times = deliveries(case, found.placement)
+    sent = case.map_bits * times
     around = Counter({
         ("buffer", "tile", "write_bit"): (sent - found.input_bits * found.deliveries) * found.placement.num_tiles
     })  # fmt: skip
@@ -72,43 +81,38 @@ def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> L
         layer=layer, format=fmt, first_ticks=found.first_ticks + interval - found.interval_ticks,
         interval_ticks=interval, stall_ticks=found.stall_ticks | {"products": waits},
         stage_ticks=found.stage_ticks | stages,
-        actions=found.actions + _pool_actions(layer, fmt, chip, activation_bits, pool) + around,
-        load_jobs=stationary.load_jobs(SIGNS, found.placement, chip), load_bits=fmt.bits(layer).total,
-        load_actions=_load_actions(layer, fmt, signs, found, chip),
-        input_bits=input_bits(layer, activation_bits),
-        deliveries=deliveries(layer, found.placement, chip, activation_bits),
+        actions=found.actions + _pool_actions(case, pool) + around,
+        load_jobs=stationary.load_jobs(inside, found.placement), load_bits=fmt.bits(layer).total,
+        load_actions=_load_actions(case, inside, found),
+        input_bits=case.map_bits,
+        deliveries=times,
     )  # fmt: skip
 
 
-def _pool(chip: Chip, bits: int) -> Pool:
-    part, adc = chip.part("crossbar", ROLE), chip.part("adc", ROLE)
-    assert part is not None and adc is not None, "refusal() was asked first"
-    array = part.component
-    groups, num_steps = ceil(array.rows / array.rows_on), ceil(bits / _pool_dac_bits(chip))
-    convert_ps = rates.instant_ps(ceil(array.columns / adc.component.count), adc.component.peak_rate_hz)
-    return Pool(array, num_steps * groups * max(array.read_ps or 0, convert_ps), num_steps, groups)
-
-
-def _pool_dac_bits(chip: Chip) -> int:
-    part = chip.part("dac", ROLE)
-    return part.component.bits if part else 1
+def _pool(case: Case) -> PoolPass:
+    assert case.chip.parts.pool is not None, "refusal() was asked first"
+    array, adc, dac = case.chip.parts.pool
+    groups, num_steps = ceil(array.rows / array.rows_on), ceil(case.input_bits / dac.bits)
+    convert_ps = rates.instant_ps(ceil(array.columns / adc.count), adc.rate_hz)
+    return PoolPass(array, num_steps * groups * max(array.read_ps or 0, convert_ps), num_steps, groups)
 
 
 def _permute_ps(values: int, chip: Chip) -> int:
     """Time to add so many products to the sums of their outputs."""
-    part = chip.part("gather")
-    assert part is not None, "refusal() was asked first"
-    return rates.instant_ps(ceil(values / (part.component.lanes * part.component.count)), chip.clocks_hz["digital"])
+    gather = chip.parts.gather
+    assert gather is not None, "refusal() was asked first"
+    return rates.instant_ps(ceil(values / (gather.lanes * gather.count)), chip.clocks_hz["digital"])
 
 
-def _pool_actions(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int, pool: Pool) -> Actions:
+def _pool_actions(case: Case, pool: PoolPass) -> Actions:
     """Of one image, beside the error signs' own: the pool's reads, the permutation, and inputs that have no signs."""
-    part, positions, vectors = chip.part("gather"), layer.num_positions, ceil(layer.num_inputs / fmt.vector_length)
-    assert part is not None, "refusal() was asked first"
+    layer, fmt, gather = case.layer, case.fmt, case.chip.parts.gather
+    positions, vectors = layer.num_positions, ceil(layer.num_inputs / fmt.vector_length)
+    assert gather is not None, "refusal() was asked first"
     reads = positions * pool.num_steps
     unsigned = layer.num_inputs - num_kept(layer.num_inputs, fmt.pruned_percent)
-    fetched = positions * unsigned * fmt.input_bits(activation_bits)
-    readings = ceil(positions / part.component.positions)
+    fetched = positions * unsigned * case.input_bits
+    readings = ceil(positions / gather.positions)
     return Counter({
         ("crossbar", ROLE, "read_cell"): reads * layer.num_inputs * pool.array.columns,
         ("dac", ROLE, "drive"): reads * layer.num_inputs,
@@ -124,9 +128,7 @@ def _pool_actions(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: 
     })  # fmt: skip
 
 
-def _load_actions(layer: Layer, fmt: WeightFormat, signs: Layer, found: LayerWork, chip: Chip) -> Actions:
+def _load_actions(case: Case, signs: Case, found: LayerWork) -> Actions:
     """Actions of one load, beside the outer memory's: the signs into their arrays, the codes into their buffer."""
-    codes = fmt.num_codes(layer) * fmt.code_bits
-    return stationary.load_actions(signs, SIGNS, found.placement, chip) + Counter(
-        {(*code_store(chip), "write_bit"): codes}
-    )
+    codes = case.fmt.num_codes(case.layer) * case.fmt.code_bits
+    return stationary.load_actions(signs, found.placement) + Counter({(*code_store(case.chip), "write_bit"): codes})

@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections import Counter
 
 from cimsim.chip import rates
-from cimsim.chip.model import Chip
 from cimsim.components.digital_array import DigitalArray
-from cimsim.dataflow import digital
-from cimsim.dataflow.analog import array_job, compute_actions
-from cimsim.dataflow.around import deliveries, input_bits
+from cimsim.dataflow import analog, digital
+from cimsim.dataflow.around import deliveries
+from cimsim.dataflow.case import Case
 from cimsim.dataflow.place import place
 from cimsim.dataflow.work import LayerWork, mvm_timing
-from workloads.format import WeightFormat
-from workloads.layer import Layer
 
 
-def product_work(name: str, layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> LayerWork:
+def product_work(name: str, case: Case) -> LayerWork:
     """Work of dataflow `name`, in which arrays multiply, analogue or digital: all but its weight loads."""
-    placement = place(layer, fmt, chip)
-    if isinstance(chip.array, DigitalArray):
-        timing = digital.timing(layer, fmt, placement, chip, activation_bits)
-        actions = digital.actions(layer, fmt, placement, chip, activation_bits)
+    placement = place(case)
+    if isinstance(case.chip.array, DigitalArray):
+        timing, actions = digital.timing(case, placement), digital.actions(case, placement)
     else:
-        job = array_job(layer, fmt, placement, chip, activation_bits)
-        timing = mvm_timing(job, rates.converter_rate_hz(chip))
-        actions = compute_actions(layer, fmt, placement, chip, activation_bits)
+        timing = mvm_timing(analog.array_job(case, placement), rates.converter_rate_hz(case.chip))
+        actions = analog.compute_actions(case, placement)
     return LayerWork(
-        layer, fmt, name, placement, *timing, actions, (), fmt.bits(layer).total, Counter(),
-        input_bits(layer, activation_bits), deliveries(layer, placement, chip, activation_bits),
+        layer=case.layer, format=case.fmt, dataflow=name, placement=placement, **timing._asdict(), actions=actions,
+        load_jobs=(), load_bits=case.fmt.bits(case.layer).total, load_actions=Counter(), input_bits=case.map_bits,
+        deliveries=deliveries(case, placement),
     )  # fmt: skip

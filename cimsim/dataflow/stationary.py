@@ -5,44 +5,42 @@ from __future__ import annotations
 from collections import Counter
 
 from cimsim.chip import rates
-from cimsim.chip.model import Chip
 from cimsim.dataflow.around import code_store, written_cells
+from cimsim.dataflow.case import Case
 from cimsim.dataflow.place import Placement
 from cimsim.dataflow.products import product_work
 from cimsim.dataflow.work import LayerWork, LoadJobs
 from cimsim.records import Actions, LoadJob
-from workloads.format import WeightFormat
-from workloads.layer import Layer
+
+USUAL_FOR = ("linear",)
 
 
-def refusal(layer: Layer, fmt: WeightFormat, chip: Chip) -> str:
-    """Why this dataflow cannot serve the layer in this format on this chip; empty if it can."""
-    if not rates.holds_weights(chip):
-        return f"{chip.name} has no arrays that hold weights"
-    return "" if fmt.kind == "linear" else f"{fmt.name} is coded: its weights must be decoded"
+def refusal(case: Case) -> str:
+    """Why this dataflow cannot serve the case; empty if it can."""
+    if not rates.holds_weights(case.chip):
+        return f"{case.chip.name} has no arrays that hold weights"
+    return "" if case.fmt.kind == "linear" else f"{case.fmt.name} is coded: its weights must be decoded"
 
 
-def work(layer: Layer, fmt: WeightFormat, chip: Chip, activation_bits: int) -> LayerWork:
+def work(case: Case, codes: object = None) -> LayerWork:
     """Placement, timing and actions of one image and of one load. Raises Unmappable if the arrays cannot hold it."""
-    found = product_work("stationary", layer, fmt, chip, activation_bits)
-    return found._replace(
-        load_jobs=load_jobs(fmt, found.placement, chip), load_actions=load_actions(layer, fmt, found.placement, chip)
-    )
+    found = product_work("stationary", case)
+    return found._replace(load_jobs=load_jobs(case, found.placement), load_actions=load_actions(case, found.placement))
 
 
-def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> LoadJobs:
+def load_jobs(case: Case, placement: Placement) -> LoadJobs:
     """A block is one row: one number per output, no decoder in between."""
     return tuple(
         (
             LoadJob(
                 blocks=piece.rows,
                 codes_per_block=piece.outputs,
-                code_bits=fmt.code_bits,
-                index_width=rates.load_width_bits(chip),
+                code_bits=case.fmt.code_bits,
+                index_width=rates.load_width_bits(case.chip),
                 ports=piece.outputs,
                 latency=0,
                 block_rows=1,
-                write_ticks=rates.write_ticks(chip),
+                write_ticks=rates.write_ticks(case.chip),
                 buffers=2,
             ),
             piece.count,
@@ -51,14 +49,14 @@ def load_jobs(fmt: WeightFormat, placement: Placement, chip: Chip) -> LoadJobs:
     )
 
 
-def load_actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip) -> Actions:
+def load_actions(case: Case, placement: Placement) -> Actions:
     """Actions of one load, beside the outer memory's."""
-    bits = fmt.bits(layer).total
+    bits, store = case.fmt.bits(case.layer).total, code_store(case.chip)
     count: Actions = Counter({
-        (*code_store(chip), "write_bit"): bits,
-        (*code_store(chip), "read_bit"): bits,
-        (chip.array.kind, "", "write_cell"): written_cells(placement),
+        (*store, "write_bit"): bits,
+        (*store, "read_bit"): bits,
+        (case.chip.array.kind, "", "write_cell"): written_cells(placement),
     })  # fmt: skip
-    if fmt.group:  # each number is multiplied by its group's scale code
-        count["digital", "activation", "op"] = layer.num_weights
+    if case.fmt.group:  # each number is multiplied by its group's scale code
+        count["digital", "activation", "op"] = case.layer.num_weights
     return count

@@ -108,7 +108,7 @@ def _stores(network: Network, chip: Chip, pipelined: bool) -> dict[str, Store]:
         return dict.fromkeys(("input", *(node.name for node in nodes)), "outside")
     if pipelined:
         return {node.name: "consumer" for node in nodes}
-    room = rates.map_buffer_bits(chip) if chip.part("dram") else inf
+    room = rates.map_buffer_bits(chip) if chip.parts.dram else inf
     place = {node.name: i for i, node in enumerate(nodes)}
     last_use = {name: place[node.name] for node in nodes for name in node.inputs}
     waits = [range(i, last_use.get(node.name, i) + 1) for i, node in enumerate(nodes)]
@@ -148,13 +148,13 @@ def homes(deployment: Deployment) -> dict[str, int]:
 def _tile_at(place: int, deployment: Deployment) -> int:
     """The tile at this place of the order; tiles of one router stay neighbours."""
     chip = deployment.chip
-    part = chip.part("router")
+    part = chip.parts.router
     if deployment.order == "row_major" or chip.mesh is None or part is None:
         return place
     router, columns = mesh.router_of(chip, place), mesh.router_columns(chip)
     row, column = divmod(router, columns)
     turned = row * columns + columns - 1 - column if row % 2 else router
-    return place + (turned - router) * part.component.shared_by
+    return place + (turned - router) * part.shared_by
 
 
 def paths(deployment: Deployment) -> dict[str, tuple[tuple[str, ...], ...]]:

@@ -7,9 +7,10 @@ from math import ceil
 
 from cimsim.chip import mesh, rates
 from cimsim.dataflow import LayerWork
-from cimsim.deploy.deployment import MAP_BITS, Deployment, digital_ops, digital_role, paths
-from cimsim.deploy.loads import chunk_bits, weight_loads
+from cimsim.deploy.deployment import Deployment, digital_ops, digital_role, paths
+from cimsim.deploy.loads import weight_loads
 from cimsim.deploy.needs import needs
+from cimsim.deploy.traffic import READ, WRITE, input_transfer, load_chunk_bits, map_transfer, stream_transfers
 from cimsim.events import MEMORY, Edge, Stream, Task
 from workloads.layer import Node
 
@@ -67,19 +68,21 @@ def _streaming_task(deployment: Deployment, node: Node, work: LayerWork, edges: 
     chip, rows, moved = deployment.chip, node.out_shape[1], work.stream
     assert moved is not None, "asked for works with a stream only"
     clock, blocks = chip.clocks_hz["digital"], rows if moved.readings == moved.rounds else 1
-    opening_ps = _whole_cycles(rates.memory_ps(chip, moved.opening_bits), clock) if moved.opening_bits else 0
-    result_ps = rates.memory_ps(chip, moved.result_bits) if moved.result_bits else 0
-    all_bits = moved.index_bits + moved.other_bits + moved.result_bits
-    all_ps = _whole_cycles(rates.memory_ps(chip, all_bits), clock)
-    chunks = ceil(moved.index_bits / blocks / (chunk_bits(chip) * work.placement.num_tiles))
+    opening, body, results = stream_transfers(moved)
+    opening_ps = _whole_cycles(opening.last_ps(chip), clock) if opening.bits else 0
+    result_ps = results.last_ps(chip) if results.bits else 0
+    all_ps = _whole_cycles(rates.memory_ps(chip, body.bits, results.bits), clock)
+    chunk = load_chunk_bits(chip)
+    chunks = ceil(moved.index_bits / blocks / (chunk * work.placement.num_tiles))
     round_ps = rates.instant_ps(work.interval_ticks * moved.positions, work.clock_hz)
     drain_ps = rates.instant_ps(moved.drain_ticks, work.clock_hz)
-    memory, path = chip.part("dram"), mesh.mesh_path(chip, 0, work.placement.num_tiles - 1)
+    memory, path = chip.parts.dram, mesh.mesh_path(chip, 0, work.placement.num_tiles - 1)
     stream = Stream(
-        opening_ps, rates.instant_ps(moved.head_ticks, work.clock_hz), blocks, chunks, (all_ps - result_ps) // blocks,
-        work_ps if blocks == rows else min(work_ps, round_ps), 0 if deployment.pipelined else drain_ps,
-        ceil(chunks / moved.parts) if result_ps else 0, result_ps // rows,
-        memory.component.latency_ps if memory else 0, path, mesh.transfer_ps(chip, chunk_bits(chip), len(path)),
+        opening_ps=opening_ps, head_ps=rates.instant_ps(moved.head_ticks, work.clock_hz), blocks=blocks, chunks=chunks,
+        fetch_ps=(all_ps - result_ps) // blocks, work_ps=work_ps if blocks == rows else min(work_ps, round_ps),
+        tail_ps=0 if deployment.pipelined else drain_ps, results=ceil(chunks / moved.parts) if result_ps else 0,
+        result_ps=result_ps // rows, first_ps=memory.latency_ps if memory else 0, path=path,
+        hop_ps=mesh.transfer_ps(chip, chunk, len(path)),
     )  # fmt: skip
     latency_ps = drain_ps if deployment.pipelined else 0
     loads = () if deployment.resident or not work.load_bits else weight_loads(work, chip)
@@ -98,11 +101,11 @@ def _positions_at_once(work: LayerWork, rows: int) -> Fraction:
 
 
 def _input_task(deployment: Deployment) -> Task:
-    channels, rows, columns = deployment.network.input_shape
+    rows = deployment.network.input_shape[1]
     if deployment.stores.get("input") == "outside":  # it is where layers take it from
         return Task("input", rows, 0, 0)
-    row_ps = rates.memory_ps(deployment.chip, channels * columns * MAP_BITS)
-    return Task("input", rows, row_ps, 0, on_memory=deployment.chip.part("dram") is not None)
+    row_ps = input_transfer(deployment.network).chunk_ps(deployment.chip)
+    return Task("input", rows, row_ps, 0, on_memory=deployment.chip.parts.dram is not None)
 
 
 def _edge(deployment: Deployment, node: Node, name: str, producer: int, path: tuple[str, ...]) -> Edge:
@@ -117,6 +120,7 @@ def _edge(deployment: Deployment, node: Node, name: str, producer: int, path: tu
         return Edge(producer, need)
     if deployment.stores.get(name) in ("memory", "outside"):
         first_reader = next(reader.name for reader in deployment.network.nodes if name in reader.inputs)
-        passes = 2 if first_reader == node.name else 1
-        return Edge(producer, need, (MEMORY,), rates.memory_ps(chip, row_bits * passes))
+        passes = (WRITE, READ) if first_reader == node.name else (READ,)
+        rows_of = [map_transfer(name, action, deployment).chunk_bits for action in passes]
+        return Edge(producer, need, (MEMORY,), rates.memory_ps(chip, *rows_of))
     return Edge(producer, need, path, mesh.transfer_ps(chip, row_bits, len(path)))

@@ -1,24 +1,120 @@
-"""What happens outside the arrays, as actions: the input, feature maps, the mesh, weight loads, digital nodes."""
+"""What is moved outside the arrays: each transfer with its time beside the actions that it is charged for."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from math import ceil
+from typing import NamedTuple
 
 from cimsim.chip import mesh, rates
 from cimsim.chip.model import Chip
 from cimsim.dataflow import LayerWork
+from cimsim.dataflow.work import OuterStream
 from cimsim.deploy.deployment import MAP_BITS, Deployment, digital_ops, digital_role
 from cimsim.records import Actions
 from workloads.layer import Network, Node
+
+READ, WRITE = "read_bit", "write_bit"
+
+
+class Transfer(NamedTuple):
+    """Bits on the outer memory's channel, or on the chip's link where that is the source: `chunk_bits` at a time (the
+    last time what is left), each chunk in whole bursts with the rows that it opens."""
+
+    bits: int
+    chunk_bits: int
+    action: str  # READ or WRITE
+
+    @classmethod
+    def at_once(cls, bits: int, action: str) -> Transfer:
+        return cls(bits, bits, action)
+
+    @property
+    def num_chunks(self) -> int:
+        return ceil(self.bits / self.chunk_bits) if self.bits else 0
+
+    @property
+    def last_bits(self) -> int:
+        return self.bits - (self.num_chunks - 1) * self.chunk_bits if self.bits else 0
+
+    def chunk_ps(self, chip: Chip) -> int:
+        return rates.memory_ps(chip, self.chunk_bits)
+
+    def last_ps(self, chip: Chip) -> int:
+        return rates.memory_ps(chip, self.last_bits)
+
+    def actions(self, chip: Chip) -> Actions:
+        """What it is charged for; nothing where there is neither memory nor link."""
+        dram = chip.parts.dram
+        if dram is None:
+            return Counter({("link", "", "transfer_bit"): self.bits})
+        whole = max(0, self.num_chunks - 1)
+        moved = whole * dram.bus_bits(self.chunk_bits) + dram.bus_bits(self.last_bits)
+        opened = whole * dram.activations(self.chunk_bits) + dram.activations(self.last_bits)
+        return Counter({("dram", "", self.action): moved, ("dram", "", "activate"): opened})
+
+
+class StreamTransfers(NamedTuple):
+    """Of what a layer moves while it works: before it, along with it, and its results."""
+
+    opening: Transfer
+    body: Transfer
+    results: Transfer
+
+
+def input_transfer(network: Network) -> Transfer:
+    """The image, row by row."""
+    channels, rows, columns = network.input_shape
+    return Transfer(channels * rows * columns * MAP_BITS, channels * columns * MAP_BITS, READ)
+
+
+def map_transfer(name: str, action: str, deployment: Deployment) -> Transfer:
+    """One pass over a whole map in the outer memory, row by row."""
+    bits = deployment.map_bits(name)
+    return Transfer(bits, ceil(bits / deployment.shape(name)[1]), action)
+
+
+def stream_transfers(stream: OuterStream) -> StreamTransfers:
+    """Chunks of one stream follow each other in a row of addresses: it is one transfer."""
+    return StreamTransfers(
+        Transfer.at_once(stream.opening_bits, READ), Transfer.at_once(stream.index_bits + stream.other_bits, READ),
+        Transfer.at_once(stream.result_bits, WRITE),
+    )  # fmt: skip
+
+
+def tile_transfers(work: LayerWork, chip: Chip) -> Iterator[list[Transfer]]:
+    """One load of a layer's weights: for each round, a transfer per tile that takes part. Each array has the mean share
+    of the bits."""
+    num_arrays = work.placement.num_arrays
+    for tiles in tile_arrays(work, chip):
+        yield [
+            Transfer(bits, min(load_chunk_bits(chip), bits), READ)
+            for first, last in tiles
+            for bits in [work.load_bits * last // num_arrays - work.load_bits * first // num_arrays]
+        ]
+
+
+def tile_arrays(work: LayerWork, chip: Chip) -> Iterator[list[tuple[int, int]]]:
+    """For each round, the arrays [first, last) of each tile that takes part."""
+    per_tile, num_arrays = chip.arrays_per_unit * chip.units_per_tile, work.placement.num_arrays
+    in_round = per_tile * chip.num_tiles
+    for start in range(0, num_arrays, in_round):
+        end = min(start + in_round, num_arrays)
+        yield [(first, min(first + per_tile, num_arrays)) for first in range(start, end, per_tile)]
+
+
+def load_chunk_bits(chip: Chip) -> int:
+    """Bits fetched at once: one prefetch block of the index buffer, or half the tile buffer without one."""
+    index = chip.parts.index_buffer
+    return index.capacity_bits // index.prefetch_blocks if index else chip.parts.tile_buffer.capacity_bits // 2
 
 
 def input_actions(network: Network, chip: Chip) -> Actions:
     """The image comes from outer memory, or over the chip's link; unless layers fetch their inputs themselves."""
     if rates.maps_outside(chip):
         return Counter()
-    channels, rows, columns = network.input_shape
-    return _outer_read(chip, channels * rows * columns * MAP_BITS)
+    return input_transfer(network).actions(chip)
 
 
 def own_actions(node: Node, work: LayerWork | None, deployment: Deployment) -> Actions:
@@ -43,7 +139,7 @@ def digital_actions(node: Node, deployment: Deployment) -> Actions:
         ("buffer", "tile", "write_bit"): node.num_elements * MAP_BITS,
     })  # fmt: skip
     if node.op == "embedding":
-        count += _outer_read(chip, node.num_elements * MAP_BITS)
+        count += Transfer.at_once(node.num_elements * MAP_BITS, READ).actions(chip)
     return count
 
 
@@ -54,25 +150,25 @@ def map_actions(node: Node, deliveries: int, deployment: Deployment) -> Actions:
     if node.layer and deployment.stores[node.name] == "outside":
         return count
     for name in node.inputs:
-        once = _store_actions(name, "read_bit", deployment) if name in deployment.stores else Counter()
+        once = _store_actions(name, READ, deployment) if name in deployment.stores else Counter()
         count += Counter({action: n * deliveries for action, n in once.items()})
-    return count + _store_actions(node.name, "write_bit", deployment)
+    return count + _store_actions(node.name, WRITE, deployment)
 
 
 def _store_actions(name: str, action: str, deployment: Deployment) -> Actions:
     """One pass over a whole map where it waits. Maps in tile buffers are the layers' own accesses."""
     chip, store = deployment.chip, deployment.stores[name]
     if store in ("memory", "outside"):
-        return _memory(chip, action, deployment.map_bits(name))
-    if store == "buffer" and chip.part("buffer", "global") is not None:
+        return map_transfer(name, action, deployment).actions(chip)
+    if store == "buffer" and chip.parts.global_buffer is not None:
         return Counter({("buffer", "global", action): deployment.map_bits(name)})
     return Counter()
 
 
 def spread_actions(work: LayerWork, chip: Chip) -> Actions:
     """Each delivery of the input tensor passes the routers of the layer's tiles once."""
-    part = chip.part("router")
-    hops = ceil(work.placement.num_tiles / part.component.shared_by) if part else min(1, work.placement.num_tiles - 1)
+    tiles, router = work.placement.num_tiles, chip.parts.router
+    hops = ceil(tiles / router.shared_by) if router else min(1, tiles - 1)
     return Counter({mesh.hop_action(chip): work.input_bits * work.deliveries * hops})
 
 
@@ -81,7 +177,7 @@ def block_actions(work: LayerWork, chip: Chip) -> Actions:
     arrays = work.placement.num_arrays // work.placement.copies
     pace_ps = rates.instant_ps(work.interval_ticks, work.clock_hz)
     spent = arrays * work.layer.num_positions * pace_ps
-    return Counter({("block", part.name, "array_ps"): spent for part in chip.parts() if part.component.kind == "block"})
+    return Counter({("block", name, "array_ps"): spent for name in chip.parts.blocks})
 
 
 def stream_actions(work: LayerWork, chip: Chip) -> Actions:
@@ -91,8 +187,10 @@ def stream_actions(work: LayerWork, chip: Chip) -> Actions:
         return Counter()
     hops = len(mesh.mesh_path(chip, 0, work.placement.num_tiles - 1)) + (chip.num_tiles > 1)
     moved = stream.read_bits + stream.result_bits
-    count = _memory(chip, "read_bit", stream.read_bits) + Counter({mesh.hop_action(chip): moved * hops})
-    return count + _memory(chip, "write_bit", stream.result_bits)
+    count: Actions = Counter({mesh.hop_action(chip): moved * hops})
+    for transfer in stream_transfers(stream):
+        count += transfer.actions(chip)
+    return count
 
 
 def way_actions(node: Node, paths: tuple[tuple[str, ...], ...], deployment: Deployment) -> Actions:
@@ -108,16 +206,7 @@ def load_actions(work: LayerWork, chip: Chip) -> Actions:
     tiles = work.placement.num_tiles
     routers = sum(len(mesh.mesh_path(chip, 0, tile)) + 1 for tile in range(tiles))
     way = Counter({mesh.hop_action(chip): work.load_bits * routers // tiles})
-    return work.load_actions + _outer_read(chip, work.load_bits) + way
-
-
-def _outer_read(chip: Chip, bits: int) -> Actions:
-    return _memory(chip, "read_bit", bits) if chip.part("dram") else Counter({("link", "", "transfer_bit"): bits})
-
-
-def _memory(chip: Chip, action: str, bits: int) -> Actions:
-    """One transfer from or to the outer memory: whole bursts, and the rows that it opens."""
-    part = chip.part("dram")
-    assert part is not None, "nothing waits in an outer memory that is not there"
-    dram = part.component
-    return Counter({("dram", "", action): dram.bus_bits(bits), ("dram", "", "activate"): dram.activations(bits)})
+    fetched: Actions = Counter()
+    for transfer, count in Counter(t for in_round in tile_transfers(work, chip) for t in in_round).items():
+        fetched.update({action: n * count for action, n in transfer.actions(chip).items()})
+    return work.load_actions + fetched + way

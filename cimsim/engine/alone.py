@@ -12,7 +12,7 @@ from cimsim.deploy import traffic
 from cimsim.deploy.deployment import Deployment, is_resident
 from cimsim.deploy.loads import buffer_chunks
 from cimsim.deploy.tasks import alone_tasks, fixed_ps
-from cimsim.engine.choose import cheapest, possible_works
+from cimsim.engine.choose import case_of, cheapest, possible_works
 from cimsim.events import Task, run
 from workloads.layer import Layer, Node
 from workloads.plan import LayerPlan
@@ -20,7 +20,7 @@ from workloads.plan import LayerPlan
 
 def layer_work(layer: Layer, choice: LayerPlan, chip: Chip) -> LayerWork:
     """One layer's placement, timing and actions. Raises Unmappable with the reason."""
-    choices = possible_works(layer, choice, chip)
+    choices = possible_works(case_of(layer, choice, chip), choice.dataflow)
     return cheapest(choices, chip, reloads=not is_resident({layer.name: choices[0]}, chip))
 
 

@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cimsim.chip import rates
 from cimsim.chip.model import Chip
 from cimsim.cost import accounts
 from cimsim.cost.prices import Prices, leakage_pj, total_pj
-from cimsim.dataflow import DATAFLOWS, LayerWork, decode, lookup
+from cimsim.dataflow import DATAFLOWS, LayerWork, lookup
+from cimsim.dataflow.case import Case
 from cimsim.dataflow.place import Unmappable
 from cimsim.deploy import traffic
 from cimsim.unit.load import count_load
+from workloads.activation import whole_number
 from workloads.layer import Layer
 from workloads.plan import LayerPlan, Plan
 
 
-def possible_works(layer: Layer, choice: LayerPlan, chip: Chip, codes: NDArray | None = None) -> list[LayerWork]:
-    """The layer in the dataflow that the plan names, or in each that its format and the chip allow, the format's usual
-    one first. `codes` are its indices [O, sub-vectors, books]. Raises Unmappable with the reason if there is none."""
-    fmt = choice.weight_format
-    if fmt.rotation and layer.num_inputs % fmt.rotation:
-        raise Unmappable(f"{fmt.name} rotates blocks of {fmt.rotation} inputs, which do not divide {layer.num_inputs}")
-    usual = {"linear": "stationary", "pool": "pool"}.get(fmt.kind, "decode")
-    names = [usual, *(name for name in DATAFLOWS if name != usual)] if choice.dataflow == "auto" else [choice.dataflow]
+def case_of(layer: Layer, choice: LayerPlan, chip: Chip) -> Case:
+    """What a plan says of a layer, as dataflows are asked."""
+    return Case(layer, choice.weight_format, chip, whole_number(choice.activation_bits))
+
+
+def possible_works(case: Case, dataflow: str = "auto", codes: NDArray | None = None) -> list[LayerWork]:
+    """The layer in the dataflow of this name, or (`auto`) in each that its format and the chip allow, the format's
+    usual one first. `codes` are its indices [O, sub-vectors, books]. Raises Unmappable with the reason if there is
+    none."""
+    fmt, num_inputs = case.fmt, case.layer.num_inputs
+    if fmt.rotation and num_inputs % fmt.rotation:
+        raise Unmappable(f"{fmt.name} rotates blocks of {fmt.rotation} inputs, which do not divide {num_inputs}")
     works, refused = [], []
-    for name in names:
-        if reason := DATAFLOWS[name].refusal(layer, fmt, chip):
+    for name in _usual_first(fmt.kind) if dataflow == "auto" else [dataflow]:
+        if reason := DATAFLOWS[name].refusal(case):
             refused.append(reason)
             continue
         try:
-            works.append(_work(name, layer, choice, chip, codes))
+            works.append(DATAFLOWS[name].work(case, codes))
         except Unmappable as reason:
             refused.append(str(reason))
     if not works:
@@ -41,13 +47,9 @@ def possible_works(layer: Layer, choice: LayerPlan, chip: Chip, codes: NDArray |
     return works
 
 
-def _work(name: str, layer: Layer, choice: LayerPlan, chip: Chip, codes: NDArray | None) -> LayerWork:
-    fmt, bits = choice.weight_format, choice.activation_bits
-    if name == "lookup" and codes is not None:
-        return lookup.work(layer, fmt, chip, bits, np.asarray(codes, np.int64).tobytes())
-    if name == "decode":
-        return decode.work(layer, fmt, chip, bits, codes)
-    return DATAFLOWS[name].work(layer, fmt, chip, bits)
+@cache
+def _usual_first(kind: str) -> tuple[str, ...]:
+    return tuple(sorted(DATAFLOWS, key=lambda name: kind not in DATAFLOWS[name].USUAL_FOR))
 
 
 def cheapest(works: Sequence[LayerWork], chip: Chip, reloads: bool) -> LayerWork:
@@ -87,8 +89,8 @@ def with_book(work: LayerWork, book: str) -> LayerWork:
 
 def with_kept_books(works: dict[str, LayerWork], plan: Plan, chip: Chip) -> dict[str, LayerWork]:
     """On a chip with a codebook buffer that has room for every book of the plan, none needs to come again."""
-    buffer = chip.part("buffer", "codebook")
+    buffer = chip.parts.codebook_buffer
     bits = {plan.book_id(name): work.stream.book_bits for name, work in works.items() if work.stream}
-    if buffer is None or sum(bits.values()) > buffer.component.capacity_bits:
+    if buffer is None or sum(bits.values()) > buffer.capacity_bits:
         return works
     return {name: lookup.keeps_books(work) for name, work in works.items()}

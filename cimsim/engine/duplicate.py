@@ -23,9 +23,9 @@ from cimsim.cost.prices import Prices
 from cimsim.cost.report import CostReport
 from cimsim.dataflow import LayerWork
 from cimsim.dataflow.work import duplicated
-from cimsim.deploy.deployment import Deployment, Layout, deploy, is_pipelined, is_resident
+from cimsim.deploy.deployment import Deployment, Layout, deploy
 from cimsim.engine.alone import cost_alone
-from cimsim.engine.whole import images_of, layer_works, simulate, simulate_timeline
+from cimsim.engine.whole import Simulation, images_of, simulate
 from cimsim.events import Timeline
 from workloads.layer import Network
 from workloads.plan import Plan
@@ -61,22 +61,24 @@ def search_layout(
     """
     network = network.batched(batch) if batch > 1 else network
     plan = plan or Plan.uniform(network, "linear-8")
-    default, timeline = simulate_timeline(network, chip, plan)
-    copies = _copies(network, chip, plan, timeline, objective)
+    default = simulate(network, chip, plan)
+    copies = _copies(default, objective)
     layouts = [Layout(copies=chosen, order=order) for order in ("row_major", "snake") for chosen in ({}, copies)]
-    tried = [(layout, simulate(network, chip, plan, layout=layout)) for layout in layouts[1:] if layout != Layout()]
-    best = min([(Layout(), default), *tried], key=lambda pair: SCORES[objective](pair[1]))
-    return Found(*best, default)
+    tried = [
+        (layout, simulate(network, chip, plan, layout=layout).report) for layout in layouts[1:] if layout != Layout()
+    ]
+    best = min([(Layout(), default.report), *tried], key=lambda pair: SCORES[objective](pair[1]))
+    return Found(*best, default.report)
 
 
-def _copies(network: Network, chip: Chip, plan: Plan, timeline: Timeline, objective: Objective) -> dict[str, int]:
-    works = layer_works(network, chip, plan)
-    resident = is_resident(works, chip)
+def _copies(default: Simulation, objective: Objective) -> dict[str, int]:
+    deployment = default.deployment
+    network, chip, works = deployment.network, deployment.chip, deployment.works
     units = chip.num_tiles * chip.units_per_tile
-    if not resident:
+    if not deployment.resident:
         return _alone(network, chip, works, objective)
-    if is_pipelined(chip, resident):
-        found = _balanced(works, units, _least_interval_ps(network, timeline))
+    if deployment.pipelined:
+        found = _balanced(works, units, _least_interval_ps(network, default.timeline))
     else:
         found = _shortest(works, units)
     return {name: count for name, count in found.items() if count > 1}

@@ -1,9 +1,9 @@
 """Timelines as Chrome trace events, which the Perfetto UI opens.
 
 A timeline alone gives a track for each layer, mesh link and the outer memory, and for the index buffer and writer of
-each tile that weights are loaded into. With the machine there is a track for each tile, its arrays and its ROM too, and
-counters for power and for what buffers hold. Layers that keep their weights have their tiles to themselves, so each is
-a group; else each tile is one. Tiles are numbered in the order in which layers fill them.
+each tile that weights are loaded into. With the simulation there is a track for each tile, its arrays and its ROM too,
+and counters for power and for what buffers hold. Layers that keep their weights have their tiles to themselves, so each
+is a group; else each tile is one. Tiles are numbered in the order in which layers fill them.
 
 Slices are pairs of B and E events, not X events: Perfetto rounds start and duration to ns one by one, after which
 neighbours could overlap. Times in the file are exact to the ps.
@@ -17,59 +17,46 @@ from pathlib import Path
 from typing import Any
 
 from cimsim import __version__
-from cimsim.chip.model import Chip
-from cimsim.cost.report import CostReport
-from cimsim.deploy.deployment import Layout, deploy, is_resident
-from cimsim.engine.whole import layer_works
+from cimsim.engine.whole import Simulation
 from cimsim.events import Timeline
 from cimsim.trace.bars import Bar, layer_bars, log_of, thinned
 from cimsim.trace.counters import CHIP, Counter, buffer_counters, power_counters
-from cimsim.trace.tracks import Machine, Track, all_tracks, scene_of
-from workloads.layer import Network
-from workloads.plan import Plan
+from cimsim.trace.tracks import Track, all_tracks, scene_of
 from workloads.store import write_atomically
 
 MOST_SLICES = 150_000  # of all tracks together, some 30 MB; tracks with more than their part are thinned
 MOST_OUTLINED = 20_000  # of a timeline alone, of which a study keeps one for each row
 
 
-def machine_of(report: CostReport, network: Network, chip: Chip, plan: Plan, layout: Layout | None = None) -> Machine:
-    """The machine behind a report of `simulate`, given the same arguments."""
-    network = network.batched(report.batch) if report.batch > 1 else network
-    works = layer_works(network, chip, plan, layout)
-    order = layout.order if layout else "row_major"
-    return Machine(deploy(network, chip, works, is_resident(works, chip), order), report)
-
-
-def write_trace(timeline: Timeline, path: Path, machine: Machine | None = None) -> None:
+def write_trace(timeline: Timeline, path: Path, simulation: Simulation | None = None) -> None:
     """Writes the trace as JSON, an event a line."""
-    write_atomically(path, _json(timeline, machine).encode())
+    write_atomically(path, _json(timeline, simulation).encode())
 
 
-def trace_events(timeline: Timeline, machine: Machine | None = None) -> dict[str, Any]:
+def trace_events(timeline: Timeline, simulation: Simulation | None = None) -> dict[str, Any]:
     """The trace as JSON values: `traceEvents` (times in us) and `otherData` (version, network, chip, plan)."""
-    return json.loads(_json(timeline, machine))
+    return json.loads(_json(timeline, simulation))
 
 
-def _json(timeline: Timeline, machine: Machine | None) -> str:
+def _json(timeline: Timeline, simulation: Simulation | None) -> str:
     log = log_of(timeline)
-    scene = scene_of(log, timeline.tasks, machine)
+    scene = scene_of(log, timeline.tasks, simulation)
     layers = [layer_bars(log, index, inner) for index, inner in enumerate(scene.inners)]
     tracks = list(all_tracks(scene, layers))
-    counters = [*power_counters(scene, layers), *buffer_counters(scene)] if machine else []
+    counters = [*power_counters(scene, layers), *buffer_counters(scene)] if simulation else []
     named = dict.fromkeys([CHIP, *(track.group for track in tracks), *(counter.group for counter in counters)])
     groups = {name: n + 1 for n, name in enumerate(named)}
-    most = (MOST_SLICES if machine else MOST_OUTLINED) // len(tracks)
+    most = (MOST_SLICES if simulation else MOST_OUTLINED) // len(tracks)
     lines = [_named(groups), *_counter_lines(counters, groups), *_track_lines(tracks, groups, most)]
-    about = {"displayTimeUnit": "ns", "otherData": _about(machine)}
+    about = {"displayTimeUnit": "ns", "otherData": _about(simulation)}
     return json.dumps(about)[:-1] + ', "traceEvents": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
-def _about(machine: Machine | None) -> dict[str, Any]:
+def _about(simulation: Simulation | None) -> dict[str, Any]:
     """What the file is a trace of."""
-    if machine is None:
+    if simulation is None:
         return {"version": __version__}
-    report = machine.report
+    report = simulation.report
     return {"version": __version__, "network": report.network, "chip": report.chip, "plan": report.plan,
             "batch": report.batch, "schedule": report.schedule, "weight_state": report.weight_state}  # fmt: skip
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cimsim.cost import accounts
 from cimsim.cost.prices import Prices
 from cimsim.deploy.deployment import Deployment
-from cimsim.deploy.loads import chunk_bits
+from cimsim.deploy.traffic import load_chunk_bits
 from cimsim.events import Slice, Task
 from cimsim.records import EnergyPj
 from cimsim.trace.bars import WORK, Bar, Log
@@ -37,8 +37,8 @@ def power_counters(scene: Scene, layers: Sequence[list[Bar]]) -> Iterator[Counte
     """Mean power in each window, in total and by component: each layer's energy of loading spread evenly over its
     loading, the rest over its work. What takes no time is spread over its layer's time or, if that is none, over all.
     """
-    assert scene.machine is not None, "asked for with a machine only"
-    report, latency_ps = scene.machine.report, max(scene.log.ends_ps)
+    assert scene.simulation is not None, "asked for with a simulation only"
+    report, latency_ps = scene.simulation.report, max(scene.log.ends_ps)
     edges = np.unique(np.linspace(0, latency_ps, WINDOWS + 1).astype(np.int64))
     if len(edges) < 2:
         return
@@ -65,8 +65,8 @@ def _steps(edges: NDArray, values: NDArray) -> list[tuple[int, float]]:
 
 def _loading_pj(scene: Scene) -> Iterator[dict[str, float]]:
     """By component, what of each task's energy is its share of loading weights."""
-    assert scene.machine is not None, "asked for with a machine only"
-    deployment, report = scene.machine
+    assert scene.simulation is not None, "asked for with a simulation only"
+    deployment, report = scene.simulation.deployment, scene.simulation.report
     prices, loads = Prices(deployment.chip), report.batch / report.images_per_weight_load
     for work in scene.works:
         energy: EnergyPj = accounts.load_energy(work, prices) if work else {}
@@ -93,9 +93,9 @@ def _shares(spans: list[tuple[int, int]], edges: NDArray) -> NDArray:
 
 def buffer_counters(scene: Scene) -> Iterator[Counter]:
     """Bits in index buffers, in whole blocks; in the line buffers of layers that work as rows arrive; of whole maps."""
-    assert scene.machine is not None, "asked for with a machine only"
-    log, deployment = scene.log, scene.machine.deployment
-    block_bits, last_ps = chunk_bits(deployment.chip), max(log.ends_ps)
+    assert scene.simulation is not None, "asked for with a simulation only"
+    log, deployment = scene.log, scene.simulation.deployment
+    block_bits, last_ps = load_chunk_bits(deployment.chip), max(log.ends_ps)
     for (kind, which), fetched in sorted(log.tracks.items(), key=lambda item: str(item[0])):
         if kind in ("fetch", "stream"):
             used = log.tracks["fill" if kind == "fetch" else "task", which]

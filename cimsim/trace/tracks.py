@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from cimsim.cost import stalls
-from cimsim.cost.report import CostReport
 from cimsim.dataflow import LayerWork
 from cimsim.deploy.deployment import Deployment, homes
+from cimsim.engine.whole import Simulation
 from cimsim.events import MEMORY, TaskTimes
 from cimsim.trace.bars import NOTHING_INSIDE, WORK, Bar, Inner, Log, fetch_bars, link_bars, tile_bars, writer_bars
 from cimsim.unit.load import count_load
@@ -26,13 +26,6 @@ class Track(NamedTuple):
     bars: list[Bar]
 
 
-class Machine(NamedTuple):
-    """What was simulated: how a network lies on a chip, and what it came to."""
-
-    deployment: Deployment
-    report: CostReport
-
-
 class Scene(NamedTuple):
     """What tracks are made from: a run's bars, each task's work (None: digital) and tiles, and stalls within work."""
 
@@ -40,15 +33,15 @@ class Scene(NamedTuple):
     works: list[LayerWork | None]
     tiles: list[range]
     inners: list[Inner]
-    machine: Machine | None
+    simulation: Simulation | None
 
 
-def scene_of(log: Log, times: Sequence[TaskTimes], machine: Machine | None) -> Scene:
-    """Without a machine no task has a tile, and nothing is known of what happens within work."""
+def scene_of(log: Log, times: Sequence[TaskTimes], simulation: Simulation | None) -> Scene:
+    """Without a simulation no task has a tile, and nothing is known of what happens within work."""
     tasks = log.given.tasks
-    if machine is None:
+    if simulation is None:
         return Scene(log, [None] * len(tasks), [range(0)] * len(tasks), [NOTHING_INSIDE] * len(tasks), None)
-    deployment, at = machine.deployment, homes(machine.deployment)
+    deployment, at = simulation.deployment, homes(simulation.deployment)
     works = [deployment.works.get(task.name) for task in tasks]
     last = deployment.chip.num_tiles
     tiles = [range(0)] + [
@@ -56,7 +49,7 @@ def scene_of(log: Log, times: Sequence[TaskTimes], machine: Machine | None) -> S
         for task, work in zip(tasks[1:], works[1:], strict=True)
     ]
     inners = [_inner(work, time, deployment) for work, time in zip(works, times, strict=True)]
-    return Scene(log, works, tiles, inners, machine)
+    return Scene(log, works, tiles, inners, simulation)
 
 
 def _inner(work: LayerWork | None, times: TaskTimes, deployment: Deployment) -> Inner:
@@ -83,9 +76,9 @@ def all_tracks(scene: Scene, layers: list[list[Bar]]) -> Iterator[Track]:
     links = sorted((str(which) for kind, which in log.tracks if kind == "link"), key=_numbers_in)
     around = [Track("outer memory", "DRAM channel", link_bars(log, link)) for link in links if link == MEMORY]
     around += [Track("mesh", f"link {link}", link_bars(log, link)) for link in links if link != MEMORY]
-    if scene.machine is not None and scene.machine.deployment.resident:
+    if scene.simulation is not None and scene.simulation.deployment.resident:
         around += [track for i in range(1, len(names)) for track in _own_tiles(scene, i, layers[i])]
-    elif scene.machine is not None:
+    elif scene.simulation is not None:
         around += _shared_tiles(scene, layers)
     yield from (track for track in [*around, *_buffers_and_writers(scene)] if track.bars)
 
@@ -134,9 +127,9 @@ def _shared_tiles(scene: Scene, layers: list[list[Bar]]) -> Iterator[Track]:
 
 
 def _arrays(scene: Scene, work: LayerWork) -> str:
-    assert scene.machine is not None, "works are known from a machine only"
-    array = scene.machine.deployment.chip.array
-    number = f"{work.placement.num_arrays} " if scene.machine.deployment.resident else ""
+    assert scene.simulation is not None, "works are known from a simulation only"
+    array = scene.simulation.deployment.chip.array
+    number = f"{work.placement.num_arrays} " if scene.simulation.deployment.resident else ""
     return f"{number}arrays of {array.rows} x {array.columns}"
 
 
@@ -160,7 +153,7 @@ def _buffers_and_writers(scene: Scene) -> Iterator[Track]:
 
 def _store(scene: Scene) -> str:
     """Where weights and codes wait."""
-    has_index = scene.machine is None or scene.machine.deployment.chip.part("index_buffer") is not None
+    has_index = scene.simulation is None or scene.simulation.deployment.chip.parts.index_buffer is not None
     return "index buffer" if has_index else "tile buffer"
 
 

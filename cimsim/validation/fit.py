@@ -219,7 +219,7 @@ def _terms(evidence: Evidence, subject: Subject) -> dict[str, float]:
     """The modelled figure cut into terms, each under the name of its factor ("" for none)."""
     if evidence.about == "time":
         return {"": 1.0}
-    parts = {part.name: part.component for part in subject.chip.parts()}
+    parts = {part.name: part.component for part in subject.chip.placed}
     _, _, rest = evidence.quantity.partition(".")
     terms: dict[str, float] = {}
     for name in rest.split("+") if rest else subject.macro.area_um2:

@@ -19,9 +19,11 @@ from cimsim.components.digital_array import DigitalArray
 from cimsim.cost.prices import Prices
 from cimsim.dataflow import digital
 from cimsim.dataflow.analog import array_job, compute_actions
+from cimsim.dataflow.case import Case
 from cimsim.dataflow.place import Placement, place
 from cimsim.records import Actions, ArrayJob, EnergyPj
 from cimsim.unit.mvm import count_mvm
+from workloads.activation import whole_number
 from workloads.format import WeightFormat
 from workloads.layer import Frozen, Layer
 
@@ -71,59 +73,67 @@ class Macro(NamedTuple):
 
 def measure(chip: Chip, point: OperatingPoint) -> Macro:
     """What the chip's arrays take for one full vector at `point`. Raises Unmappable if the weights are too wide."""
-    fmt = WeightFormat("macro", "linear", 1, point.weight_bits, point.weight_bits)
-    layer = _full_layer(chip, fmt)
-    placement, units = place(layer, fmt, chip), chip.num_tiles * chip.units_per_tile
-    interval, latency, step = _times_ps(layer, fmt, placement, chip, point.input_bits)
-    actions = _actions(layer, fmt, placement, chip, point.input_bits) + _blocks(chip, interval)
-    inside = {part.name: part for part in chip.parts() if part.level_name == chip.unit.name}
+    case = _full_case(chip, point)
+    placement, units = place(case), chip.num_tiles * chip.units_per_tile
+    times = _times_ps(case, placement)
+    actions = _actions(case, placement) + _blocks(chip, times.interval)
+    inside = {part.name: part for part in chip.placed if part.level_name == chip.unit.name}
     activity = Activity.of_means(point.input_density, point.weight_density)
     energy = {name: by for name, by in Prices(chip).price(actions, activity).items() if name in inside}
     return Macro(
-        layer.num_macs * units,
-        layer.num_outputs * units,
-        units,
-        interval,
-        latency,
-        step,
-        {name: {action: pj * units for action, pj in by.items()} for name, by in energy.items()},
-        {name: part.per_level * part.component.area_um2(chip.technology) * units for name, part in inside.items()},
-        sum(part.per_level * part.component.leakage_uw(chip.technology) * units for part in inside.values()),
+        macs=case.layer.num_macs * units,
+        outputs=case.layer.num_outputs * units,
+        units=units,
+        interval_ps=times.interval,
+        latency_ps=times.latency,
+        step_ps=times.step,
+        energy_pj={name: {action: pj * units for action, pj in by.items()} for name, by in energy.items()},
+        area_um2={
+            name: part.per_level * part.component.area_um2(chip.technology) * units for name, part in inside.items()
+        },
+        leakage_uw=sum(part.per_level * part.component.leakage_uw(chip.technology) * units for part in inside.values()),
     )
 
 
-def _full_layer(chip: Chip, fmt: WeightFormat) -> Layer:
+def _full_case(chip: Chip, point: OperatingPoint) -> Case:
     """A matrix that fills one unit: all rows once, every array with outputs of its own."""
-    cells = rates.cells(chip)
+    fmt, cells = WeightFormat("macro", "linear", 1, point.weight_bits, point.weight_bits), chip.parts.cells
     outputs = cells.columns // cells.columns_per_output(fmt.array_bits) * chip.arrays_per_unit
-    return Layer(name="macro", kind="linear", in_channels=cells.rows, out_channels=max(1, outputs))
+    layer = Layer(name="macro", kind="linear", in_channels=cells.rows, out_channels=max(1, outputs))
+    return Case(layer, fmt, chip, whole_number(point.input_bits))
 
 
-def _actions(layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, input_bits: int) -> Actions:
-    count = digital.actions if isinstance(chip.array, DigitalArray) else compute_actions
-    return count(layer, fmt, placement, chip, input_bits)
+def _actions(case: Case, placement: Placement) -> Actions:
+    count = digital.actions if isinstance(case.chip.array, DigitalArray) else compute_actions
+    return count(case, placement)
 
 
 def _blocks(chip: Chip, interval_ps: float) -> Actions:
     """All arrays of one unit work for one interval."""
     spent = round(interval_ps) * chip.arrays_per_unit
-    return Actions({("block", part.name, "array_ps"): spent for part in chip.parts() if part.component.kind == "block"})
+    return Actions({("block", name, "array_ps"): spent for name in chip.parts.blocks})
 
 
-def _times_ps(
-    layer: Layer, fmt: WeightFormat, placement: Placement, chip: Chip, input_bits: int
-) -> tuple[float, float, float]:
+class _TimesPs(NamedTuple):
     """Between two vectors, of one, and of one step of an input."""
-    is_digital, adder = isinstance(chip.array, DigitalArray), chip.part("shift_add", "unit")
+
+    interval: float
+    latency: float
+    step: float
+
+
+def _times_ps(case: Case, placement: Placement) -> _TimesPs:
+    chip, adder = case.chip, case.chip.parts.unit_adder
+    is_digital = isinstance(chip.array, DigitalArray)
     rate_hz = rates.array_rate_hz(chip) if is_digital else rates.converter_rate_hz(chip)
     tick_ps = rates.PS_PER_S / rate_hz
-    job = (digital.steps_job if is_digital else array_job)(layer, fmt, placement, chip, input_bits)
-    joined_ps = adder.component.add_ps(chip.technology) if adder and not is_digital else 0.0
+    job = (digital.steps_job if is_digital else array_job)(case, placement)
+    joined_ps = adder.add_ps(chip.technology) if adder and not is_digital else 0.0
     fill = job.shift_add_ticks - rates.ticks(rates.pipeline_ps(chip)["shift_add"], rate_hz) if is_digital else 0
     alone = job._replace(vectors=MEASURED_VECTORS, fetch_ticks=0, shift_add_ticks=fill, digital_ticks=0, write_ticks=0)
     interval = count_mvm(alone).interval * tick_ps
     latency = count_mvm(alone._replace(vectors=1)).first_result * tick_ps + joined_ps
-    return interval, latency, job.read_ticks * tick_ps + joined_ps + _converting_ps(job, tick_ps)
+    return _TimesPs(interval, latency, job.read_ticks * tick_ps + joined_ps + _converting_ps(job, tick_ps))
 
 
 def _converting_ps(job: ArrayJob, tick_ps: float) -> float:

@@ -59,7 +59,7 @@ class Subject:
     def report(self) -> CostReport:
         """The point's network on the chip."""
         batch = int(self.point.run.get("batch", 1))
-        return simulate(self.network, self.chip, self.plan, batch=batch, layout=self.layout)
+        return simulate(self.network, self.chip, self.plan, batch=batch, layout=self.layout).report
 
     @property
     def bit_products(self) -> int:
@@ -97,7 +97,7 @@ def modelled(quantity: str, unit: str, subject: Subject) -> tuple[float, Quantit
 def rests_on_print(evidence: str, subject: Subject) -> bool:
     """Whether a figure rests on energies or areas that the chip's own paper printed."""
     chip = subject.chip
-    parts = [part.component for part in chip.parts() if evidence == "bill" or part.level_name == chip.unit.name]
+    parts = [part.component for part in chip.placed if evidence == "bill" or part.level_name == chip.unit.name]
     stated = [part.stated for part in parts if part.stated is not None]
     if evidence == "energy":
         return any(s.power_mw or s.energy_pj for s in stated) or any(getattr(p, "step_pj", None) for p in parts)

@@ -77,7 +77,7 @@ def test_a_block_without_figures_is_refused(with_blocks):
 
 def price_at(path: Path, supply_v: float) -> float:
     chip = load_chip(path, {"supply_v": supply_v})
-    return chip.parts()[-1].component.energy_pj("array_ps", chip.technology)
+    return chip.placed[-1].component.energy_pj("array_ps", chip.technology)
 
 
 def test_laws_move_a_block_from_where_it_is_stated(with_blocks):

@@ -124,7 +124,7 @@ def test_sram_rom_is_smaller_than_lenet_and_holds_its_books(sram_rom):
     rom = sram_rom.part("codebook_rom")
     assert rom.component.capacity_bits >= 4 * 256 * 4 + 8 * 256 * 4 + 4 * 16 * 4
     assert rom.level_name == "tile"
-    assert not any(part.component.stated for part in sram_rom.parts())
+    assert not any(part.component.stated for part in sram_rom.placed)
 
 
 def test_sram_rom_prices_are_plausible(sram_rom):
@@ -151,7 +151,7 @@ def test_bill_adds_up(name):
 @pytest.mark.parametrize("name", chip_names())
 def test_every_part_says_where_its_prices_come_from(name):
     chip = load_chip(name)
-    assert {part for part, _ in chip.sources()} == {part.name for part in chip.parts()}
+    assert {part for part, _ in chip.sources()} == {part.name for part in chip.placed}
     assert all(text for _, text in chip.sources())
 
 

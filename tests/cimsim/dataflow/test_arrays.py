@@ -22,6 +22,7 @@ from cimsim.components.laws.scaling import WIRE_FF_PER_UM, Technology, nominal
 from cimsim.dataflow.analog import array_job, compute_actions
 from cimsim.dataflow.place import Unmappable, place
 from cimsim.unit.mvm import count_mvm
+from tests.helpers.cases import case
 from workloads.errors import InputError
 from workloads.format import parse_format
 from workloads.layer import Layer
@@ -316,13 +317,13 @@ def test_reads_equal_those_counted_one_by_one(knobs, rows):
     device = chip(**knobs)
     layer = Layer(name="fc", kind="linear", in_channels=rows, out_channels=8)
     fmt = parse_format("linear-4")
-    placement = place(layer, fmt, device)
+    placement = place(case(layer, fmt, device))
     time_ps, count = slow_reads(device, rows, placement.widest.columns, 4)
-    job = array_job(layer, fmt, placement, device, 4)
+    job = array_job(case(layer, fmt, device, 4), placement)
     job = job._replace(vectors=3, fetch_ticks=0, shift_add_ticks=0, digital_ticks=0, write_ticks=0)
     rate = rates.converter_rate_hz(device)
     assert count_mvm(job).interval == rates.ticks(time_ps, rate) == time_ps * rate // 10**12
-    actions = compute_actions(layer, fmt, placement, device, 4)
+    actions = compute_actions(case(layer, fmt, device, 4), placement)
     for (kind, _, action), number in actions.items():
         if kind in ("crossbar", "dac", "sample_hold", "adc"):
             assert number == count[action], action
@@ -336,16 +337,18 @@ def test_currents_conduct_for_every_pulse_and_lines_charge_once_per_drive():
     reads = {}
     for readout in ("current", "voltage"):
         device = chip(**knobs, crossbar__readout=readout)
-        reads[readout] = compute_actions(layer, fmt, place(layer, fmt, device), device, 4)["crossbar", "", "read_cell"]
+        reads[readout] = compute_actions(case(layer, fmt, device, 4), place(case(layer, fmt, device)))[
+            "crossbar", "", "read_cell"
+        ]
     assert reads == {"current": 15 * 128 * 64, "voltage": 4 * 128 * 64}
 
 
 def test_a_ladder_joins_the_slices_of_an_output():
     layer, fmt = Layer(name="fc", kind="linear", in_channels=128, out_channels=8), parse_format("linear-3")
     plain, joined = chip(), chip(crossbar__group_columns=4)
-    assert [place(layer, fmt, device).widest.columns for device in (plain, joined)] == [3 * 8, 4 * 8]
+    assert [place(case(layer, fmt, device)).widest.columns for device in (plain, joined)] == [3 * 8, 4 * 8]
     converted = [
-        compute_actions(layer, fmt, place(layer, fmt, device), device, 8)["adc", "", "convert"]
+        compute_actions(case(layer, fmt, device, 8), place(case(layer, fmt, device)))["adc", "", "convert"]
         for device in (plain, joined)
     ]
     assert converted == [8 * 24, 8 * 8]
@@ -370,7 +373,7 @@ def test_four_phases_take_four_times_as_long():
     intervals = []
     for phases in (1, 4):
         device = chip(**knobs, crossbar__phases=phases)
-        job = array_job(layer, fmt, place(layer, fmt, device), device, 8)
+        job = array_job(case(layer, fmt, device, 8), place(case(layer, fmt, device)))
         intervals.append(count_mvm(job._replace(vectors=3, digital_ticks=0, write_ticks=0, fetch_ticks=0)).interval)
     assert intervals[1] / intervals[0] == pytest.approx(63.1 / 16.1, rel=0.03)
 
@@ -380,10 +383,10 @@ def test_read_only_arrays_hold_a_layer_or_refuse_it():
     assert device.array.actions() == ("read_cell",)
     fmt = parse_format("linear-4")
     fits = Layer(name="fits", kind="linear", in_channels=128, out_channels=16)
-    assert array_job(fits, fmt, place(fits, fmt, device), device, 8).reads == 8
+    assert array_job(case(fits, fmt, device, 8), place(case(fits, fmt, device))).reads == 8
     large = Layer(name="large", kind="linear", in_channels=4096, out_channels=256)
     with pytest.raises(Unmappable, match="large: needs 512 arrays at once, sram-rom cannot rewrite its rom"):
-        array_job(large, fmt, place(large, fmt, device), device, 8)
+        array_job(case(large, fmt, device, 8), place(case(large, fmt, device)))
 
 
 def test_converters_can_stand_per_column():

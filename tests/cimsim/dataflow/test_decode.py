@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cimsim.chip.rates import cells
 from cimsim.chip.reading import load_chip
 from cimsim.engine.choose import possible_works
 from cimsim.engine.whole import simulate
 from cimsim.unit.load import count_load
+from tests.helpers.cases import case
 from tests.twins import naive
 from workloads.codec import to_vectors
 from workloads.format import parse_format, weight_shape
 from workloads.layer import Layer
-from workloads.plan import LayerPlan, Plan
+from workloads.plan import Plan
 from workloads.shapes import load_network
 
 BANKED = {"codebook_rom.banks": 4, "codebook_rom.ports": 4}
@@ -27,7 +27,7 @@ BANKED = {"codebook_rom.banks": 4, "codebook_rom.ports": 4}
 
 def decoded(layer: Layer, fmt: str, codes=None, **vary):
     chip = load_chip("sram-rom", vary)
-    works = possible_works(layer, LayerPlan(format=fmt, dataflow="decode"), chip, codes)
+    works = possible_works(case(layer, parse_format(fmt), chip), "decode", codes)
     return works[0], chip
 
 
@@ -55,7 +55,7 @@ def test_each_vector_is_looked_up_once_in_each_array_that_it_touches(axis, chann
     layer = Layer(name="x", kind="conv", in_channels=channels, out_channels=outputs, in_size=(8, 8),
                   kernel=(kernel, kernel))  # fmt: skip
     work, chip = decoded(layer, fmt)
-    array = cells(chip)
+    array = chip.parts.cells
     pairs = touching(weight_shape(layer), fmt, array.rows, array.columns // array.columns_per_output(4))
     assert work.load_actions["codebook_rom", "", "read_bit"] == pairs * 4 * 4
     assert sum(count_load(job).rom_reads * count for job, count in work.load_jobs) == pairs
@@ -64,7 +64,7 @@ def test_each_vector_is_looked_up_once_in_each_array_that_it_touches(axis, chann
 def test_vectors_through_the_whole_tensor_touch_one_more_block_at_most():
     layer = Layer(name="x", kind="linear", in_channels=130, out_channels=24)  # 130 = 32 x 4 + 2: vectors cross outputs
     work, chip = decoded(layer, "vq-4x16-e4-s0-flat")
-    array = cells(chip)
+    array = chip.parts.cells
     pairs = touching(weight_shape(layer), "vq-4x16-e4-s0-flat", array.rows, array.columns // 4)
     counted = work.load_actions["codebook_rom", "", "read_bit"] // 16
     assert pairs <= counted <= pairs + 2 * 24
@@ -86,7 +86,7 @@ def test_real_indices_reach_the_rom_in_order(inputs, outputs, seed):
     layer = Layer(name="x", kind="linear", in_channels=inputs, out_channels=outputs)
     codes = np.random.default_rng(seed).integers(0, 16, (outputs, ceil(inputs / 4)))
     work, chip = decoded(layer, "vq-4x16-e4-s0", codes, **BANKED)
-    array, wide = cells(chip), cells(chip).columns // 4
+    array, wide = chip.parts.cells, chip.parts.cells.columns // 4
     wanted = Counter()
     for row in range(0, inputs, array.rows):
         for first in range(0, outputs, wide):

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cimsim.chip import rates
 from cimsim.chip.model import Chip
 from cimsim.chip.reading import load_chip
 from cimsim.dataflow.analog import compute_actions
-from cimsim.dataflow.around import deliveries, input_bits, sum_bits
-from cimsim.dataflow.place import Unmappable, cell_columns, place
+from cimsim.dataflow.around import deliveries
+from cimsim.dataflow.place import Unmappable, place
+from tests.helpers.cases import case
 from workloads.format import DEFAULT_FORMATS, parse_format
 from workloads.layer import Layer
 
@@ -38,26 +38,27 @@ cases = (layers(), st.sampled_from(CHIPS), st.sampled_from([parse_format(name) f
 
 @given(*cases)
 def test_every_weight_is_placed_once(layer, chip, fmt):
-    placement = place(layer, fmt, chip)
-    crossbar = rates.crossbar(chip)
+    placement = place(case(layer, fmt, chip))
+    crossbar = chip.parts.analog.crossbar
     assert sum(piece.num_weights for piece in placement.pieces) == layer.num_weights
     assert sum(piece.count for piece in placement.pieces) == placement.num_arrays
     for piece in placement.pieces:
         assert piece.rows * piece.outputs % piece.blocks == 0
         assert 1 <= piece.rows <= crossbar.rows and piece.columns <= crossbar.columns
-        assert piece.columns == piece.outputs * cell_columns(fmt, chip)
+        assert piece.columns == piece.outputs * chip.parts.cells.columns_per_output(fmt.array_bits)
         assert piece.blocks == 1 or piece.rows <= crossbar.rows_on  # one read, one group per column
 
 
 @given(*cases, st.integers(1, 8))
 def test_counts_are_the_layers_work(layer, chip, fmt, activation_bits):
     """Reads of cells that hold weights = MACs x slices x steps; conversions = P x steps x rows/rows_on x columns."""
-    placement = place(layer, fmt, chip)
-    counts = compute_actions(layer, fmt, placement, chip, activation_bits)
-    steps, rows_on = -(-activation_bits // rates.dac_bits(chip)), rates.crossbar(chip).rows_on
+    placement = place(case(layer, fmt, chip))
+    counts = compute_actions(case(layer, fmt, chip, activation_bits), placement)
+    steps, rows_on = -(-activation_bits // chip.parts.analog.dac.bits), chip.parts.analog.crossbar.rows_on
     reads = layer.num_positions * steps
-    useful = sum(reads * piece.num_weights * cell_columns(fmt, chip) for piece in placement.pieces)
-    assert useful == layer.num_macs * cell_columns(fmt, chip) * steps
+    per_output = chip.parts.cells.columns_per_output(fmt.array_bits)
+    useful = sum(reads * piece.num_weights * per_output for piece in placement.pieces)
+    assert useful == layer.num_macs * per_output * steps
     assert counts["crossbar", "", "read_cell"] >= useful
     assert layer.groups > 1 or counts["crossbar", "", "read_cell"] == useful
     conversions = sum(reads * -(-piece.rows // rows_on) * piece.columns * piece.count for piece in placement.pieces)
@@ -67,7 +68,7 @@ def test_counts_are_the_layers_work(layer, chip, fmt, activation_bits):
 
 def array_order(layer: Layer, chip: Chip, per_output: int) -> list[tuple[int, int, int, int, int]]:
     """(group, first output, first row, rows, outputs) of each array of a tiled layer, walked one by one."""
-    crossbar, order = rates.crossbar(chip), []
+    crossbar, order = chip.parts.analog.crossbar, []
     inputs, outputs = layer.num_inputs, layer.num_outputs // layer.groups
     for group in range(layer.groups):
         for column in range(0, outputs, crossbar.columns // per_output):
@@ -79,13 +80,13 @@ def array_order(layer: Layer, chip: Chip, per_output: int) -> list[tuple[int, in
 
 @given(*cases)
 def test_fetches_and_cuts_equal_a_walk_over_the_arrays(layer, chip, fmt):
-    placement = place(layer, fmt, chip)
+    placement = place(case(layer, fmt, chip))
     if any(piece.blocks > 1 for piece in placement.pieces):
         assert placement.fetched_rows == layer.groups * layer.num_inputs  # each group has its own inputs
         assert placement.tile_cuts == placement.round_cuts == 0
         assert placement.unit_sums == layer.num_outputs
         return
-    order = array_order(layer, chip, cell_columns(fmt, chip))
+    order = array_order(layer, chip, chip.parts.cells.columns_per_output(fmt.array_bits))
     per_unit, per_tile = chip.arrays_per_unit, chip.arrays_per_unit * chip.units_per_tile
     fetched = {(i // per_unit, group, row): rows for i, (group, _, row, rows, _) in enumerate(order)}
     assert placement.fetched_rows == sum(fetched.values())
@@ -104,7 +105,7 @@ def test_fetches_and_cuts_equal_a_walk_over_the_arrays(layer, chip, fmt):
 
 @given(*cases)
 def test_capacity_and_rounds(layer, chip, fmt):
-    placement = place(layer, fmt, chip)
+    placement = place(case(layer, fmt, chip))
     per_tile = chip.arrays_per_unit * chip.units_per_tile
     capacity = per_tile * chip.num_tiles
     assert (placement.rounds - 1) * capacity < placement.num_arrays <= placement.rounds * capacity
@@ -117,7 +118,7 @@ def test_capacity_and_rounds(layer, chip, fmt):
 def test_depthwise_groups_share_an_array():
     """MobileNet-V2's depthwise 3 x 3: 14 groups of 9 rows in 128; 4 columns each at 8 bits in 2-bit cells."""
     layer = Layer(name="dw", kind="conv", in_channels=96, out_channels=96, groups=96, kernel=(3, 3), in_size=(9, 9))
-    placement = place(layer, parse_format("linear-8"), load_chip("isaac"))
+    placement = place(case(layer, parse_format("linear-8"), load_chip("isaac")))
     assert [(piece.rows, piece.columns, piece.count) for piece in placement.pieces] == [(126, 56, 6), (108, 48, 1)]
     assert placement.row_tiles == 1
 
@@ -125,7 +126,7 @@ def test_depthwise_groups_share_an_array():
 def test_an_output_wider_than_an_array_is_refused():
     layer = Layer(name="fc", kind="linear", in_channels=4, out_channels=4)
     with pytest.raises(Unmappable, match="needs 8 columns per output, an array has 4"):
-        place(layer, parse_format("linear-8"), load_chip("sram-rom", {"crossbar.columns": 4}))
+        place(case(layer, parse_format("linear-8"), load_chip("sram-rom", {"crossbar.columns": 4})))
 
 
 @pytest.mark.parametrize(
@@ -143,8 +144,8 @@ def test_deliveries_of_the_input(size, kernel, channels, times):
     layer = Layer(
         name="conv", kind="conv", in_channels=channels, out_channels=128, kernel=(kernel, kernel), in_size=(size, size)
     )
-    placement = place(layer, fmt, chip)
-    assert deliveries(layer, placement, chip, 8) == times
-    sent = compute_actions(layer, fmt, placement, chip, 8)["buffer", "tile", "write_bit"]
-    spilled = layer.num_positions * placement.round_cuts * sum_bits(layer, fmt, 8)
-    assert sent == input_bits(layer, 8) * times * placement.num_tiles + spilled
+    placement = place(case(layer, fmt, chip))
+    assert deliveries(case(layer, fmt, chip, 8), placement) == times
+    sent = compute_actions(case(layer, fmt, chip, 8), placement)["buffer", "tile", "write_bit"]
+    spilled = layer.num_positions * placement.round_cuts * case(layer, fmt, chip, 8).sum_bits
+    assert sent == case(layer, fmt, chip, 8).map_bits * times * placement.num_tiles + spilled

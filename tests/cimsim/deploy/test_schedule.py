@@ -20,6 +20,7 @@ from cimsim.engine.whole import layer_works, simulate
 from cimsim.events import run
 from cimsim.records import ArrayJob
 from cimsim.unit.mvm import count_mvm
+from tests.helpers.cases import case
 from workloads.format import parse_format
 from workloads.layer import Layer, Network, Node
 from workloads.plan import LayerPlan, Plan
@@ -55,7 +56,7 @@ def test_isaacs_22_cycles_follow_from_its_file(vary, first_cycles, interval_cycl
     """Shafiee et al., ISCA 2016: 16-bit inputs, 22 cycles of 100 ns, a result every 16. Eight arrays, one unit."""
     chip = load_chip("isaac", vary) if isinstance(vary, dict) else load_chip(isaac_without_sample_hold(tmp_path))
     layer = Layer(name="fc", kind="linear", in_channels=1024, out_channels=32, in_size=(20, 1))
-    job = array_job(layer, LINEAR_8, place(layer, LINEAR_8, chip), chip, activation_bits=16)
+    job = array_job(case(layer, LINEAR_8, chip, 16), place(case(layer, LINEAR_8, chip)))
     counts, rate = count_mvm(job), rates.converter_rate_hz(chip)
     cycle_ps = rates.instant_ps(1, chip.clocks_hz["array"])
     assert rates.instant_ps(counts.interval, rate) == interval_cycles * cycle_ps
@@ -94,7 +95,7 @@ def test_a_single_layer_takes_its_arrays_time(chip_name):
     )
     chip = load_chip(chip_name)
     report = simulate(network, chip)
-    drain = count_mvm(array_job(layer, LINEAR_8, place(layer, LINEAR_8, chip), chip, activation_bits=8)).drain
+    drain = count_mvm(array_job(case(layer, LINEAR_8, chip, 8), place(case(layer, LINEAR_8, chip)))).drain
     row_ps = rates.memory_ps(chip, 4 * 9 * 8)
     exact_ps = 3 * row_ps + rates.instant_ps(drain, rates.converter_rate_hz(chip))
     assert report.latency_ns * 1000 == pytest.approx(exact_ps, abs=8)

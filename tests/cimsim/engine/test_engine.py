@@ -16,13 +16,19 @@ from cimsim.components.base import REFERENCE, Activity
 from cimsim.cost.prices import Prices, total_pj
 from cimsim.deploy.deployment import deploy, is_resident
 from cimsim.deploy.tasks import build_tasks
-from cimsim.engine.whole import layer_works, simulate, simulate_timeline
+from cimsim.engine.whole import layer_works, simulate
 from cimsim.trace import trace_events
 from workloads.errors import InputError
 from workloads.format import parse_format
 from workloads.layer import Layer, Network, Node
 from workloads.plan import Plan
 from workloads.shapes import load_network
+
+
+def both(*args):
+    found = simulate(*args)
+    return found.report, found.timeline
+
 
 NETWORKS = ["lenet5", "resnet18"]
 CHIP_NAMES = ["isaac", "sram-rom"]
@@ -32,7 +38,7 @@ LARGE_SRAM = {"tile.count": 25, "mesh.columns": 5, "mesh.rows": 5}  # holds the 
 @pytest.fixture(scope="module")
 def reports():
     """Each network on each chip, once."""
-    return {(n, c): simulate_timeline(load_network(n), load_chip(c)) for n in NETWORKS for c in CHIP_NAMES}
+    return {(n, c): both(load_network(n), load_chip(c)) for n in NETWORKS for c in CHIP_NAMES}
 
 
 def deployed(network: Network, chip: Chip, fmt: str = "linear-8"):
@@ -69,7 +75,7 @@ def test_counts_are_the_networks(reports, network, chip):
     report, _ = reports[network, chip]
     shapes, device = load_network(network), load_chip(chip)
     layers = {layer.name: layer for layer in report.layers}
-    slices = -(-8 // rates.crossbar(device).cell_bits)
+    slices = -(-8 // device.parts.analog.crossbar.cell_bits)
     for layer in shapes.layers:
         assert layers[layer.name].counts["crossbar/read_cell"] == layer.num_macs * slices * 8
         assert layers[layer.name].counts["digital/activation/op"] == layer.num_positions * layer.num_outputs
@@ -106,7 +112,7 @@ def test_the_trace_names_every_node(reports):
 
 def test_two_simulations_are_identical(reports):
     for (network, chip), (report, _) in reports.items():
-        assert asdict(simulate(load_network(network), load_chip(chip))) == asdict(report)
+        assert asdict(simulate(load_network(network), load_chip(chip)).report) == asdict(report)
 
 
 # --- what moves which cost ---
@@ -171,9 +177,9 @@ def test_maps_wait_in_the_buffer_or_in_outer_memory():
     """LeNet's maps fit 64 KB. With 2 KB, conv1's 28 rows of 1,344 bits and conv2's 10 of 1,280 go through DRAM,
     written once and read once; conv2's input has precedence over its output."""
     network = load_network("lenet5")
-    roomy, roomy_times = simulate_timeline(network, load_chip("sram-rom"))
+    roomy, roomy_times = both(network, load_chip("sram-rom"))
     chip = load_chip("sram-rom", {"global_buffer.capacity_bits": 16_384})
-    tight, tight_times = simulate_timeline(network, chip)
+    tight, tight_times = both(network, chip)
     assert "write_bit" not in roomy.energy_by_component_pj["dram"]
     for writer, reader, bits in (("conv1", "pool1", 28 * 1344), ("conv2", "pool2", 10 * 1280)):
         layers = {layer.name: layer for layer in tight.layers}

@@ -86,7 +86,7 @@ def test_the_search_never_loses(chip_name, objective):
     found = search_layout(load_network("lenet5"), load_chip(chip_name), objective=objective)
     assert found.gain(objective) >= 1
     again = simulate(load_network("lenet5"), load_chip(chip_name), layout=found.layout)
-    assert again == found.report
+    assert again.report == found.report
 
 
 def test_the_order_of_tiles_moves_paths_only():

@@ -22,9 +22,9 @@ from cimsim.chip.reading import load_chip
 from cimsim.cost.prices import total_pj
 from cimsim.cost.report import CostReport
 from cimsim.deploy.deployment import Layout
-from cimsim.engine.whole import simulate_timeline
+from cimsim.engine.whole import simulate
 from cimsim.events import Timeline
-from cimsim.trace import counters, machine_of, trace_events, write_trace
+from cimsim.trace import counters, trace_events, write_trace
 from cimsim.trace.bars import Bar, thinned
 from workloads.plan import Plan
 from workloads.shapes import load_network
@@ -81,8 +81,8 @@ class Run(NamedTuple):
 def traced(network: str, chip: str, fmt: str, batch: int) -> Run:
     shapes, built = load_network(network), load_chip(chip)
     plan = Plan.uniform(shapes, fmt)
-    report, timeline = simulate_timeline(shapes, built, plan, batch=batch)
-    return Run(report, timeline, trace_events(timeline, machine_of(report, shapes, built, plan)))
+    found = simulate(shapes, built, plan, batch=batch)
+    return Run(found.report, found.timeline, trace_events(found.timeline, found))
 
 
 @pytest.fixture(params=RUNS, ids=lambda run: "-".join(map(str, run)))
@@ -171,8 +171,8 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
     network, chip = load_network("lenet5"), load_chip("sram-rom")
     plan = Plan.uniform(network, "linear-4")
     for name in "ab":
-        report, timeline = simulate_timeline(network, chip, plan)
-        write_trace(timeline, tmp_path / name, machine_of(report, network, chip, plan))
+        found = simulate(network, chip, plan)
+        write_trace(found.timeline, tmp_path / name, found)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert json.loads((tmp_path / "a").read_text())["otherData"]["chip"] == "sram-rom"
 
@@ -282,8 +282,8 @@ def test_a_timeline_alone_gives_layers_links_and_loaders():
 def test_a_layout_moves_tiles():
     network, chip = load_network("lenet5"), load_chip("isaac")
     plan, layout = Plan.uniform(network, "linear-8"), Layout(copies={"conv1": 3})
-    report, timeline = simulate_timeline(network, chip, plan, layout=layout)
-    machine = machine_of(report, network, chip, plan, layout)
+    machine = simulate(network, chip, plan, layout=layout)
+    timeline = machine.timeline
     assert machine.deployment.works["conv1"].placement.copies == 3
     assert any("arrays of" in name for _, name in slices_of(trace_events(timeline, machine)))
 

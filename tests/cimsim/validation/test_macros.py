@@ -15,6 +15,7 @@ from cimsim.components.sample_hold import SampleHold
 from cimsim.dataflow.analog import array_job, compute_actions
 from cimsim.dataflow.place import place
 from cimsim.unit.mvm import count_mvm
+from tests.helpers.cases import case
 from workloads.format import parse_format
 from workloads.layer import Layer
 
@@ -47,11 +48,11 @@ def neurram(input_bits: int, output_bits: int, one_phase: bool = False):
     """One position through one core: ticks' rate, interval, and (device, actions)."""
     device = load_chip("sram-rom", NEURRAM | {"adc.bits": output_bits} | ({"dac.bits": 8} if one_phase else {}))
     layer, fmt = Layer(name="fc", kind="linear", in_channels=128, out_channels=256), parse_format("linear-4")
-    placement = place(layer, fmt, device)
-    job = array_job(layer, fmt, placement, device, input_bits)
+    placement = place(case(layer, fmt, device))
+    job = array_job(case(layer, fmt, device, input_bits), placement)
     interval = count_mvm(job._replace(vectors=3, digital_ticks=0, write_ticks=0, fetch_ticks=0)).interval
     seconds = interval / rates.converter_rate_hz(device)
-    return seconds, device, compute_actions(layer, fmt, placement, device, input_bits)
+    return seconds, device, compute_actions(case(layer, fmt, device, input_bits), placement)
 
 
 @pytest.mark.parametrize(
