@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter
 from reports.canvas import USUAL, Label, draw_and_save, place_labels
 from reports.frames import Frame, tidy
 from reports.measures import FRONTS, MEASURES, Front
-from reports.series import BASELINES, Side, base_points, markers, searched, sides
+from reports.series import BASELINES, Side, base_points, markers, searched, sides, steps
 from reports.style import FAINT, colours_of, short_label
 from workloads.errors import InputError
 
@@ -138,17 +138,11 @@ def _error_bars(axes: Axes, points: Frame, both: tuple[Side, Side], colour: str)
 def _search_line(axes: Axes, plans: Frame, both: tuple[Side, Side], colour: str) -> Spots:
     """Searched plans, the non-dominated ones joined by the front's steps; returns points along the line."""
     best, beaten = plans[plans["on_front"]], plans[~plans["on_front"]]
-    turns_late = both[0].measure.better == "lower"  # what a plan beats begins at its x, or ends there
-    style = "steps-post" if turns_late else "steps-pre"
-    axes.plot(best["x"], best["y"], "-", drawstyle=style, color=colour, lw=1.6, alpha=0.75)
+    line = steps(best, both[0].measure)
+    axes.plot(*line.T, "-", color=colour, lw=1.6, alpha=0.75)
     axes.plot(best["x"], best["y"], "o", ms=7, color=colour, mec="white")
     axes.plot(beaten["x"], beaten["y"], "o", ms=5, color=colour, mec="white", alpha=0.55)
-    spots = best[["x", "y"]].to_numpy()
-    along: Spots = []
-    for start, end in pairwise(spots):
-        corner = (end[0], start[1]) if turns_late else (start[0], end[1])
-        along += [*_between(start, corner, both), *_between(corner, end, both)]
-    return along
+    return [spot for start, end in pairwise(line) for spot in _between(start, end, both)]
 
 
 def _between(start: Iterable[float], end: Iterable[float], both: tuple[Side, Side]) -> Spots:

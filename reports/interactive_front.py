@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from reports.frames import Frame, Run
 from reports.interactive import GRID, LOOK, fragment
 from reports.measures import AREA, BITS, ENERGY, FRONTS, INTERVAL, LATENCY, Front, Measure
-from reports.series import BASELINES, Side, base_points, markers, searched, sides
+from reports.series import BASELINES, Side, base_points, markers, searched, sides, steps
 from reports.style import FAINT, colours_of, percent, short_label
 
 
@@ -70,11 +70,10 @@ def _chip_traces(figure: go.Figure, points: Frame, chip: str, colour: str, front
     figure.add_trace(_scatter(ideal, f"{chip}: ideal accuracy", colour, faint, showlegend=False))
     if len(random):
         figure.add_trace(_scatter(random, f"{chip}: random plans", colour, {"size": 5, "opacity": 0.3}))
-    best = plans[plans["on_front"]]
-    steps = "hv" if front.x.better == "lower" else "vh"
+    line = steps(plans[plans["on_front"]], front.x)
     figure.add_trace(go.Scatter(
-        x=best["x"].tolist(), y=best["y"].tolist(), mode="lines", hoverinfo="skip",
-        line={"color": colour, "shape": steps, "width": 2}, showlegend=False,
+        x=line[:, 0].tolist(), y=line[:, 1].tolist(), mode="lines", hoverinfo="skip",
+        line={"color": colour, "width": 2}, showlegend=False,
     ))  # fmt: skip
     plans = plans.sort_values("on_front", ascending=False, kind="stable")  # the legend looks like the first plan
     shades = [colour if on else _translucent(colour, 0.5) for on in plans["on_front"]]

@@ -80,6 +80,16 @@ def searched(points: Frame, chip: str) -> Frame:
     return points[(points["chip"] == chip) & (points["kind"] == "search")].sort_values("x")
 
 
+def steps(best: Frame, x: Measure) -> np.ndarray:
+    """Corners (2 N - 1, 2) of the line that joins plans of a front by rising `x`: the edge of what they beat."""
+    spots = best[["x", "y"]].to_numpy()
+    before, after = spots[:-1], spots[1:]
+    turns = (after[:, 0], before[:, 1]) if x.better == "lower" else (before[:, 0], after[:, 1])
+    line = np.empty((max(2 * len(spots) - 1, 0), 2))
+    line[::2], line[1::2] = spots, np.stack(turns, axis=1)
+    return line
+
+
 def markers(points: Frame) -> dict[str, tuple[str, str]]:
     """Label of each baseline -> its (matplotlib, plotly) marker; surplus baselines share the last."""
     found = {}

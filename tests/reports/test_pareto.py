@@ -1,4 +1,4 @@
-"""The front equals brute force, the hypervolume its closed forms, the t-interval the integrated density."""
+"""Fronts equal brute force, hypervolumes closed forms, t-intervals the integrated density."""
 
 from math import gamma, pi, sqrt
 
@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.pareto import front, hypervolume
-from reports.seeds import T_QUANTILES, interval95
+from reports.seeds import T_QUANTILES, interval95, summarize
+from tests.helpers.result_rows import rows_of
 
 SMALL = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=24)  # small grid: many ties
 
@@ -66,3 +67,14 @@ def test_interval_of_two_and_of_one_value():
     mean, half = interval95(pd.Series([4.0, np.nan]))
     assert mean == 4.0
     assert np.isnan(half)
+
+
+def test_summary_averages_seeds_and_keeps_random_plans_apart():
+    entries = [("uniform", "u", 1.0, 0.5, 0), ("uniform", "u", 3.0, 0.7, 1)]
+    entries += [("random", "random", 1.0, 0.1, 0), ("random", "random", 2.0, 0.2, 0)]
+    table = rows_of(*entries)
+    table["key"] = ["a", "b", "c", "d"]
+    summary = summarize(table)
+    assert summary["num_seeds"].tolist() == [2, 1, 1]
+    assert summary["energy_pj"].tolist() == [2.0, 1.0, 2.0]
+    assert summary["array_accuracy_half"][0] == pytest.approx(12.706 * 0.1)
