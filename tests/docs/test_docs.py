@@ -21,7 +21,7 @@ from workloads.errors import InputError, RunError
 ROOT = figures.ROOT
 EXAMPLES = ROOT / "examples"
 DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in figures.DOCUMENTS]
-# Slow commands and those that read what they made; tests/test_cli.py gives the same commands smaller studies.
+# Slow commands, with those that read what they made; tests/cimsim/cli/test_cli.py gives them smaller studies.
 SLOW = ("codesign", "train", "search", "report")
 MAX_IMAGE_BYTES, MAX_DECISION_LINES = 300_000, 60
 
