@@ -134,7 +134,7 @@ class TaskTimes(NamedTuple):
     stream_ps: int  # chunks are on their way: they cross the memory's channel or the mesh
 
 
-class Given(NamedTuple):
+class Setup(NamedTuple):
     """What was run, so that it can be run again with its bars kept."""
 
     tasks: tuple[Task, ...]
@@ -150,4 +150,4 @@ class Timeline(NamedTuple):
     slices: tuple[Slice, ...]
     link_busy_ps: dict[str, int]
     memory_busy_ps: int
-    given: Given
+    given: Setup

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from cimsim.events import Given, JobId, Slice, Timeline, run
+from cimsim.events import JobId, Setup, Slice, Timeline, run
 
 WORK = {"busy_ps": "compute", "fill_ps": "load weights"}
 WAY_OUT = "write results"
@@ -38,7 +38,7 @@ class Bar(NamedTuple):
 class Log(NamedTuple):
     """A run's bars by track, and those of writers by task and round, then tile."""
 
-    given: Given
+    given: Setup
     ends_ps: tuple[int, ...]
     tracks: dict[tuple[str, int | str], list[Slice]]
     fills: dict[tuple[int, int], dict[int, list[Slice]]]
@@ -206,7 +206,7 @@ def link_bars(log: Log, link: str) -> list[Bar]:
     )
 
 
-def _purpose(given: Given, job: JobId) -> str:
+def _purpose(given: Setup, job: JobId) -> str:
     """What a transfer carries, as `Slice` tells jobs apart."""
     task, parts = given.tasks[job[0]], len(job)
     if parts == 4:

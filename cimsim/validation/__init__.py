@@ -8,7 +8,7 @@ from typing import Any
 from cimsim.validation.component_tables import TABLES
 from cimsim.validation.fit import NO_EVIDENCE, PARAMETERS, leave_one_out, mean_factor, parameters
 from cimsim.validation.reference import load_reference, read_reference, reference_names
-from cimsim.validation.verdict import Row, check
+from cimsim.validation.verdict import Verdict, check
 from workloads.errors import InputError
 
 FITS = ("literature", "fitted", "left_out")
@@ -19,7 +19,7 @@ def names() -> tuple[str, ...]:
     return (*reference_names(), *TABLES)
 
 
-def check_references(name: str | None = None) -> list[Row]:
+def check_references(name: str | None = None) -> list[Verdict]:
     """One reference, or all. Raises InputError for an unknown name."""
     if name is not None and name not in names():
         raise InputError("validate", [f"--ref {name!r}: no such reference (known: {', '.join(names())})"])
@@ -27,7 +27,7 @@ def check_references(name: str | None = None) -> list[Row]:
     return [row for one in chosen for row in (TABLES[one]() if one in TABLES else check(load_reference(one)))]
 
 
-def check_own(chip: str, targets: Path) -> list[Row]:
+def check_own(chip: str, targets: Path) -> list[Verdict]:
     """A chip nobody has seen, in the wider bands. Raises InputError that lists every problem."""
     return check(read_reference(targets, chip), is_unseen=True)
 
@@ -54,4 +54,4 @@ def _factors(rows: list[Any], about: str) -> dict[str, float]:
     return ratios | {"worst_left_out": max(max(row.left_out_ratio, 1 / row.left_out_ratio) for row in own)}
 
 
-__all__ = ["PARAMETERS", "Row", "check_own", "check_references", "left_out", "names"]
+__all__ = ["PARAMETERS", "Verdict", "check_own", "check_references", "left_out", "names"]

@@ -13,7 +13,7 @@ from cimsim.arrays.irdrop import Wires, solve
 from cimsim.components.adc import Adc
 from cimsim.components.laws.scaling import Technology, nominal
 from cimsim.components.laws.sram_table import cacti_points, sram_figures
-from cimsim.validation.verdict import BANDS, Row
+from cimsim.validation.verdict import BANDS, Verdict
 
 FIGURES = {"read_pj": ("energy", "pJ"), "write_pj": ("energy", "pJ"), "area_um2": ("area", "um2"),
            "leakage_uw": ("area", "uW")}  # fmt: skip
@@ -62,7 +62,7 @@ NODAL = (
 SAME_DIGITS = (1 - 2e-6, 1 + 2e-6)
 
 
-def irdrop_rows() -> Iterator[Row]:
+def irdrop_rows() -> Iterator[Verdict]:
     """Currents of columns over what they were without wires, to the published digits."""
     for size, cell_ohm, segment_ohm, row, published in NODAL:
         volts = np.ones((1, size)) if row is None else np.eye(size)[row : row + 1]
@@ -74,7 +74,7 @@ def irdrop_rows() -> Iterator[Row]:
             yield _row("irdrop", f"{name}_column_current", point, "ratio", wanted, float(value), SAME_DIGITS, "")
 
 
-def cacti_rows() -> Iterator[Row]:
+def cacti_rows() -> Iterator[Verdict]:
     """Each size between the ends, taken out at its node and interpolated from the others, at 22, 32 and 45 nm."""
     for out in cacti_points():
         if out.node_nm >= END_NODE_NM or not SMALLEST_BITS < out.capacity_bits < LARGEST_BITS:
@@ -88,7 +88,7 @@ def cacti_rows() -> Iterator[Row]:
             yield _row("cacti", f"held out {figure}", point, unit, published, value, band, NEIGHBOURS)
 
 
-def adc_rows() -> Iterator[Row]:
+def adc_rows() -> Iterator[Verdict]:
     """The survey's law at published converters' rates and whole bits, and its middle."""
     for figure, unit in (("energy_pj", "pJ"), ("area_um2", "um2")):
         ratios = []
@@ -103,9 +103,9 @@ def adc_rows() -> Iterator[Row]:
 
 def _row(  # noqa: PLR0913  the fields of a row
     ref: str, quantity: str, point: str, unit: str, published: float, found: float, band: tuple[float, float], note: str
-) -> Row:
+) -> Verdict:
     ratio = found / published
-    return Row(ref, quantity, point, unit, published, found, ratio, band, band[0] <= ratio <= band[1], False, note)
+    return Verdict(ref, quantity, point, unit, published, found, ratio, band, band[0] <= ratio <= band[1], False, note)
 
 
 TABLES = {"cacti": cacti_rows, "adc_survey": adc_rows, "irdrop": irdrop_rows}

@@ -17,7 +17,7 @@ from cimsim.deploy.deployment import Layout
 from cimsim.engine.planfile import read_layout, read_plan
 from cimsim.engine.whole import simulate
 from cimsim.validation.macro import Macro, measure
-from cimsim.validation.reference import Point, Reference
+from cimsim.validation.reference import Reading, Reference
 from cimsim.validation.units import UNITS
 from workloads.errors import InputError
 from workloads.format import parse_format
@@ -29,7 +29,7 @@ from workloads.shapes import load_network
 class Subject:
     """One chip at one point, measured when first asked."""
 
-    def __init__(self, reference: Reference, point: Point):
+    def __init__(self, reference: Reference, point: Reading):
         self.point = point
         self.chip: Chip = load_chip(reference.chip, dict(point.vary))
         self._folder = reference.folder

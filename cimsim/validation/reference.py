@@ -28,7 +28,7 @@ KINDS = ("input", "target", "context")
 SIMULATED = ("network", "plan", "sharing", "layout", "batch")  # of points at which a whole network runs
 
 
-class Target(NamedTuple):
+class PublishedFigure(NamedTuple):
     """One published figure. `band` is a relative tolerance, or None for the usual one."""
 
     quantity: str
@@ -40,7 +40,7 @@ class Target(NamedTuple):
     note: str
 
 
-class Point(NamedTuple):
+class Reading(NamedTuple):
     """Conditions of a measurement: the macro's operating point, variations of the chip, a network to run."""
 
     operating: OperatingPoint
@@ -53,8 +53,8 @@ class Reference(NamedTuple):
 
     name: str
     chip: str  # ready, or a file; one that the CSV names stands beside it
-    points: Mapping[str, Point]
-    targets: tuple[Target, ...]
+    points: Mapping[str, Reading]
+    targets: tuple[PublishedFigure, ...]
     folder: Path
 
 
@@ -83,7 +83,7 @@ def read_reference(path: Path, chip: str = "") -> Reference:
     names = dict.fromkeys(row["point"] for row in rows if row["kind"] != "input")
     unused = sorted({row["point"] for row in inputs} - {"", *names})
     problems += [f"point {name!r}: has inputs and no target" for name in unused]
-    points: dict[str, Point] = {}
+    points: dict[str, Reading] = {}
     for name in names:
         try:
             points[name] = _point([row for row in inputs if row["point"] in ("", name)])
@@ -142,7 +142,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _point(inputs: list[dict[str, Any]]) -> Point:
+def _point(inputs: list[dict[str, Any]]) -> Reading:
     """Later rows win, so that a point's own value stands before the common one."""
     given = {row["quantity"]: row["parsed"] for row in sorted(inputs, key=lambda row: row["point"] != "")}
     given.pop("chip", None)
@@ -152,11 +152,11 @@ def _point(inputs: list[dict[str, Any]]) -> Point:
         given["input_density"] = given.pop("toggle_rate")
     operating = {key: given.pop(key) for key in OperatingPoint.model_fields if key in given}
     run = {key: given.pop(key) for key in SIMULATED if key in given}
-    return Point(OperatingPoint(**operating), given, run)
+    return Reading(OperatingPoint(**operating), given, run)
 
 
-def _target(row: Mapping[str, Any]) -> Target:
+def _target(row: Mapping[str, Any]) -> PublishedFigure:
     band = float(row["band"]) if row["band"] else None
-    return Target(
+    return PublishedFigure(
         row["quantity"], float(row["parsed"]), row["unit"], row["point"], band, row["kind"] == "target", row["note"]
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from cimsim.dataflow.place import Unmappable
 from cimsim.validation.quantities import Subject, modelled, rests_on_print
-from cimsim.validation.reference import Reference, Target
+from cimsim.validation.reference import PublishedFigure, Reference
 from workloads.errors import InputError
 
 # Relative tolerance for references that come with cimsim, and factor either way for chips nobody has seen; shares
@@ -19,7 +19,7 @@ UNSEEN = {"bill": 1.03, "cycles": 1.001, "time": 1.10, "energy": 1.5, "area": 1.
 FEWEST_FOR_A_SHAPE = 5
 
 
-class Row(NamedTuple):
+class Verdict(NamedTuple):
     """One figure. `passed` is None where the figure is shown and not judged. `band` is the least and the most ratio
     allowed (of shares: difference; of shapes: least correlation)."""
 
@@ -42,7 +42,7 @@ class Row(NamedTuple):
         return plain
 
 
-def check(reference: Reference, is_unseen: bool = False) -> list[Row]:
+def check(reference: Reference, is_unseen: bool = False) -> list[Verdict]:
     """All targets of a reference, and the shape of each quantity with enough of them. Raises InputError."""
     subjects = {name: Subject(reference, point) for name, point in reference.points.items()}
     rows, problems = [], []
@@ -58,13 +58,13 @@ def check(reference: Reference, is_unseen: bool = False) -> list[Row]:
     return rows + list(_shapes(reference.name, rows, is_unseen))
 
 
-def _row(reference: Reference, target: Target, subject: Subject, is_unseen: bool) -> Row:
+def _row(reference: Reference, target: PublishedFigure, subject: Subject, is_unseen: bool) -> Verdict:
     found, known = modelled(target.quantity, target.unit, subject)
     ratio, band = found / target.value, _band(known.test, target.band, is_unseen)
     judged = found - target.value if known.test == "share" else ratio
     passed = bool(band[0] <= judged <= band[1]) if target.is_judged else None
     used = rests_on_print(known.evidence, subject)
-    return Row(reference.name, target.quantity, target.point, target.unit, target.value, found, ratio, band, passed,
+    return Verdict(reference.name, target.quantity, target.point, target.unit, target.value, found, ratio, band, passed,
                used, target.note)  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _band(test: str, own: float | None, is_unseen: bool) -> tuple[float, float]:
     return 1 - (own or BANDS[test]), 1 + (own or BANDS[test])
 
 
-def _shapes(name: str, rows: Sequence[Row], is_unseen: bool) -> Iterable[Row]:
+def _shapes(name: str, rows: Sequence[Verdict], is_unseen: bool) -> Iterable[Verdict]:
     """Rank correlation of each quantity that was published at several points."""
     judged = [row for row in rows if row.passed is not None and row.unit != "ratio"]
     for quantity, unit in dict.fromkeys((row.quantity, row.unit) for row in judged):
@@ -87,7 +87,7 @@ def _shapes(name: str, rows: Sequence[Row], is_unseen: bool) -> Iterable[Row]:
         found = rank_correlation([row.published for row in group], [row.modelled for row in group])
         least = (UNSEEN if is_unseen else BANDS)["shape"]
         used, note = any(row.used_as_input for row in group), f"rank correlation over {len(group)} points"
-        yield Row(name, f"shape of {quantity}", "", "", 1.0, found, found, (least, 1.0), found >= least, used, note)
+        yield Verdict(name, f"shape of {quantity}", "", "", 1.0, found, found, (least, 1.0), found >= least, used, note)
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

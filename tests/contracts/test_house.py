@@ -34,8 +34,16 @@ PURE = {
     *("learning_rate", "weight_decay", "sigma", "low", "high", "x", "y", "multipliers"),
     # In the unit of the thing they speak of, or exponents of an objective.
     *("Change.before", "Change.after", "CheckPoint.value", "Assumption.nominal", "Stated.at", "ChipChoice.vary"),
-    *("Weights.energy", "Weights.latency", "Weights.area", "Target.value", "Target.band", "Unit.size"),
-    *("Row.published", "Row.modelled", "Row.band", "Quantity.find", "Fitted.logs", "Fitted.deviations"),
+    *(
+        "Multipliers.energy",
+        "Multipliers.latency",
+        "Multipliers.area",
+        "Tried.vary",
+        "Target.value",
+        "Target.band",
+        "Unit.size",
+    ),
+    *("Verdict.published", "Verdict.modelled", "Verdict.band", "Quantity.find", "Fitted.logs", "Fitted.deviations"),
     *("Interval.median", "Interval.nominal", "Sensitivity.at_low", "Sensitivity.at_high"),
 }
 

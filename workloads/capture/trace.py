@@ -18,7 +18,7 @@ from torch.fx.proxy import TraceError
 from torch.nn import functional
 
 from workloads.capture import images, tokens
-from workloads.capture.walk import Handlers, Run, Walk
+from workloads.capture.walk import Handlers, TracedRun, Walk
 from workloads.errors import InputError
 from workloads.layer import Network
 from workloads.networks import zoo
@@ -115,7 +115,7 @@ def _walk(module: nn.Module, example_input: Tensor, name: str, exact: bool) -> C
     try:
         graph = fx.GraphModule(plain, _Tracer().trace(plain))
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            Run(graph).run(example_input)
+            TracedRun(graph).run(example_input)
     except (TraceError, TypeError, ValueError, RuntimeError) as error:
         remedy = "no branches on data, one example input [N, C, H, W], [N, T, C] or [N, C]"
         problem = f"must run and trace with torch.fx: {str(error).partition(chr(10))[0]} ({remedy})"

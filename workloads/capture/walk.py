@@ -197,7 +197,7 @@ def argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
     return given if is_tensor else map_arg(given, lambda arg: arg.meta["value"])
 
 
-class Run(fx.Interpreter):
+class TracedRun(fx.Interpreter):
     """Runs the graph once and notes each tensor's shape, or the value of what is no tensor, in its node."""
 
     def run_node(self, n: fx.Node) -> Any:

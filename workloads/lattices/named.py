@@ -22,7 +22,7 @@ _MAX_TABLE = 1 << 16
 _MEASURED = Path(__file__).with_name("measured.csv")
 
 
-class Measured(NamedTuple):
+class MeasuredCode(NamedTuple):
     """What a search found for a code on Gaussian blocks (`workloads.lattices.tabulate` repeats it)."""
 
     shift: tuple[int, ...]  # 4 a; z1's stands for every coordinate
@@ -46,7 +46,7 @@ def lattice_code(name: str) -> LatticeCode:
 
 
 @cache
-def measured() -> dict[str, Measured]:
+def measured() -> dict[str, MeasuredCode]:
     """Shift and best scale of each code, by its name; `z1-q4` stands for every dimension."""
     with _MEASURED.open() as lines:
         rows = list(csv.DictReader(lines))
@@ -69,9 +69,9 @@ def split(name: str) -> tuple[str, int, int]:
     return lattice, int(radix), int(digits or 1)
 
 
-def _read(row: dict[str, str]) -> Measured:
+def _read(row: dict[str, str]) -> MeasuredCode:
     shift = tuple(int(text) for text in row["shift"].split())
-    return Measured(shift, float(row["sigma"]), float(row["error_per_weight"]))
+    return MeasuredCode(shift, float(row["sigma"]), float(row["error_per_weight"]))
 
 
 def _grid(nested: Nested) -> int:

@@ -11,7 +11,7 @@ from workloads.layer import Layer, Network
 from workloads.shapes import to_yaml
 
 
-class Widths(NamedTuple):
+class EncoderWidths(NamedTuple):
     """Of one encoder: tokens of a sample, width of a token, attention heads, inner width of the feed-forward parts."""
 
     tokens: int
@@ -25,18 +25,18 @@ def bert_base(tokens: int = 128) -> Network:
 
     Post-norm blocks; tokens are looked up, positions are one addition.
     """
-    return _bert("bert_base", 12, Widths(tokens, width=768, heads=12, hidden=3072)).finish()
+    return _bert("bert_base", 12, EncoderWidths(tokens, width=768, heads=12, hidden=3072)).finish()
 
 
 def minilm(tokens: int = 128) -> Network:
     """all-MiniLM-L6-v2: a BERT of 6 blocks, the mean of its tokens made as long as 1 (Wang et al., NeurIPS 2020)."""
-    draft = _bert("minilm", 6, Widths(tokens, width=384, heads=12, hidden=1536))
+    draft = _bert("minilm", 6, EncoderWidths(tokens, width=384, heads=12, hidden=1536))
     window, last = {"kernel": (tokens, 1), "stride": (tokens, 1)}, next(reversed(draft.nodes))
     draft.elementwise("unit", "rms_norm", draft.add("mean", "avg_pool", (last,), (384, 1, 1), **window))
     return draft.finish()
 
 
-def _bert(name: str, num_blocks: int, widths: Widths) -> Draft:
+def _bert(name: str, num_blocks: int, widths: EncoderWidths) -> Draft:
     draft = Draft(name, (1, widths.tokens, 1))
     x = draft.add("tokens", "embedding", ("input",), (widths.width, widths.tokens, 1))
     x = draft.elementwise("norm", "layer_norm", draft.elementwise("add", "add", x))
@@ -50,7 +50,7 @@ def vit_tiny() -> Network:
 
     Pre-norm blocks (Dosovitskiy et al., ICLR 2021, section 3.1). The head reads the class token alone.
     """
-    widths = Widths(tokens=1 + 14 * 14, width=192, heads=3, hidden=768)
+    widths = EncoderWidths(tokens=1 + 14 * 14, width=192, heads=3, hidden=768)
     draft = Draft("vit_tiny", (3, 224, 224))
     patch = Layer(
         name="patch", kind="conv", in_channels=3, out_channels=widths.width, in_size=(224, 224), kernel=(16, 16),
@@ -86,7 +86,7 @@ def llama2_7b_layer(context: int = 2048) -> Network:
     return draft.finish()
 
 
-def _post_norm_block(draft: Draft, name: str, x: str, widths: Widths) -> str:
+def _post_norm_block(draft: Draft, name: str, x: str, widths: EncoderWidths) -> str:
     """Attention and two linear layers with GELU, each added to its input and then normalised."""
     x = draft.elementwise(f"{name}.add1", "add", x, _attention(draft, f"{name}.attention", x, widths))
     x = draft.elementwise(f"{name}.norm1", "layer_norm", x)
@@ -94,7 +94,7 @@ def _post_norm_block(draft: Draft, name: str, x: str, widths: Widths) -> str:
     return draft.elementwise(f"{name}.norm2", "layer_norm", x)
 
 
-def _pre_norm_block(draft: Draft, name: str, x: str, widths: Widths) -> str:
+def _pre_norm_block(draft: Draft, name: str, x: str, widths: EncoderWidths) -> str:
     """The same, normalised before and not after."""
     normed = draft.elementwise(f"{name}.norm1", "layer_norm", x)
     x = draft.elementwise(f"{name}.add1", "add", x, _attention(draft, f"{name}.attention", normed, widths))
@@ -102,14 +102,14 @@ def _pre_norm_block(draft: Draft, name: str, x: str, widths: Widths) -> str:
     return draft.elementwise(f"{name}.add2", "add", x, _feed_forward(draft, name, normed, widths))
 
 
-def _attention(draft: Draft, name: str, x: str, widths: Widths) -> str:
+def _attention(draft: Draft, name: str, x: str, widths: EncoderWidths) -> str:
     tokens, width, heads, _ = widths
     q, k, v = (draft.linear(f"{name}.{part}", x, width, width, tokens) for part in "qkv")
     sizes = (tokens, tokens, width // heads, width // heads)
     return draft.linear(f"{name}.o", draft.attention(name, (q, k, v), heads, sizes), width, width, tokens)
 
 
-def _feed_forward(draft: Draft, name: str, x: str, widths: Widths) -> str:
+def _feed_forward(draft: Draft, name: str, x: str, widths: EncoderWidths) -> str:
     hidden = draft.linear(f"{name}.fc1", x, widths.width, widths.hidden, widths.tokens)
     active = draft.elementwise(f"{name}.gelu", "gelu", hidden)
     return draft.linear(f"{name}.fc2", active, widths.hidden, widths.width, widths.tokens)

@@ -48,7 +48,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [N, heads, T, C / heads]
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and two linear layers with GELU, each added to its input and normalised."""
 
     def __init__(self, sizes: Sizes):
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         self.tokens = nn.Embedding(sizes.vocabulary, sizes.width)
         self.positions = nn.Embedding(sizes.length, sizes.width)
         self.add, self.norm = Add(), nn.LayerNorm(sizes.width)
-        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.blocks))
+        self.blocks = nn.ModuleList(TransformerBlock(sizes) for _ in range(sizes.blocks))
         for table in (self.tokens, self.positions):
             nn.init.normal_(table.weight, std=TABLE_STD)
 

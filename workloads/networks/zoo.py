@@ -193,7 +193,7 @@ class Bottleneck(nn.Module):
         return self.relu3(self.add(self.bn3(self.conv3(y)), self.downsample(x)))
 
 
-class Stage(NamedTuple):
+class ResNetStage(NamedTuple):
     """Blocks of one size. Every stage but the first of a network halves the image."""
 
     block: type[BasicBlock] | type[Bottleneck]
@@ -208,7 +208,7 @@ class Stage(NamedTuple):
 class ResNet(nn.Module):
     """A stem, stages named layer1, layer2, ..., global average pooling and one linear layer."""
 
-    def __init__(self, stem: Stem, stages: tuple[Stage, ...], num_classes: int):
+    def __init__(self, stem: Stem, stages: tuple[ResNetStage, ...], num_classes: int):
         super().__init__()
         self.conv1, self.maxpool = stem.conv, stem.pool
         num_in = stem.conv.out_channels
@@ -232,13 +232,13 @@ class ResNet(nn.Module):
 def _small_resnet(in_channels: int, num_blocks: int) -> ResNet:
     """The CIFAR family of He et al., section 4.2: 16-32-64 channels and a 3x3 stem without pooling."""
     stem = Stem(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), nn.Identity())
-    return ResNet(stem, tuple(Stage(BasicBlock, width, num_blocks) for width in (16, 32, 64)), num_classes=10)
+    return ResNet(stem, tuple(ResNetStage(BasicBlock, width, num_blocks) for width in (16, 32, 64)), num_classes=10)
 
 
 def _imagenet_resnet(block: type[BasicBlock] | type[Bottleneck], num_blocks: tuple[int, ...]) -> ResNet:
     """The ImageNet family of He et al., table 1, for [N, 3, 224, 224]."""
     stem = Stem(nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.MaxPool2d(3, 2, padding=1))
-    stages = (Stage(block, width, count) for width, count in zip((64, 128, 256, 512), num_blocks, strict=True))
+    stages = (ResNetStage(block, width, count) for width, count in zip((64, 128, 256, 512), num_blocks, strict=True))
     return ResNet(stem, tuple(stages), num_classes=1000)
 
 

@@ -14,7 +14,7 @@ SMALL = 64  # elements; larger stored tensors are weights, whose values nobody a
 FLOATS = (1, 10, 11, 16)  # float32, float16, float64 and bfloat16 among onnx.TensorProto's types
 
 
-class Step(NamedTuple):
+class Operation(NamedTuple):
     """One ONNX node: its tensors by name (those that are given), and its attributes."""
 
     op: str
@@ -27,7 +27,7 @@ class Step(NamedTuple):
 class Graph(NamedTuple):
     """A file's steps and shapes, with one sample per batch where its size is open."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Operation, ...]
     shapes: dict[str, tuple[int, ...]]  # of the tensors whose shape is known
     inputs: tuple[str, ...]
     floats: frozenset[str]  # the inputs that are no token ids
@@ -149,13 +149,13 @@ def _type(elem_type: int, shape: Any) -> Any:
     return helper.make_tensor_type_proto(elem_type, list(shape))
 
 
-def _steps(graph: Any) -> Iterator[Step]:
+def _steps(graph: Any) -> Iterator[Operation]:
     from onnx import helper
 
     for node in graph.node:
         attributes = {own.name: helper.get_attribute_value(own) for own in node.attribute}
         name = (node.name or node.output[0]).strip("/")
-        yield Step(node.op_type, name, tuple(node.input), tuple(node.output), attributes)
+        yield Operation(node.op_type, name, tuple(node.input), tuple(node.output), attributes)
 
 
 def _shape(kind: Any) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ from typing import Any
 from workloads.draft import Draft, reduced, sample_shape
 from workloads.errors import InputError
 from workloads.layer import Layer, Network, Op
-from workloads.onnx.file import SMALL, Graph, Step, load_graph
+from workloads.onnx.file import SMALL, Graph, Operation, load_graph
 
 VIEWS = (
     "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast", "Slice", "Split",
@@ -35,10 +35,10 @@ def read_onnx(path: Path) -> Network:
 
     Raises InputError for a file that cannot be read, and lists every operator that has no counterpart in a Network.
     """
-    return Walk(load_graph(path), str(path)).run(path.stem)
+    return GraphWalk(load_graph(path), str(path)).run(path.stem)
 
 
-class Walk:
+class GraphWalk:
     """Goes through the steps in order; `sources` are the Network nodes (or `input`) that made each tensor."""
 
     def __init__(self, graph: Graph, where: str):
@@ -77,7 +77,7 @@ class Walk:
         is_words = not self.graph.floats and len(shape) == 2
         self.draft.input_shape = (1, shape[1], 1) if is_words else sample_shape(shape, self.batch)
 
-    def _step(self, step: Step) -> str | None:
+    def _step(self, step: Operation) -> str | None:
         given = {self.sources.get(name) for name in step.inputs if name} - {None}
         is_table = step.op == "Gather" and self.source(step, 0) is None
         if not given or step.op in ("Shape", "Size") or (not self.graph.floats and given == {"input"} and not is_table):
@@ -93,10 +93,10 @@ class Walk:
             raise ValueError(f"must be one of {known}")
         return HANDLERS[step.op](self, step)
 
-    def source(self, step: Step, index: int) -> str | None:
+    def source(self, step: Operation, index: int) -> str | None:
         return self.sources.get(step.inputs[index]) if len(step.inputs) > index else None
 
-    def data(self, step: Step) -> tuple[str, ...]:
+    def data(self, step: Operation) -> tuple[str, ...]:
         """The sources of the inputs that depend on the network's input, in order."""
         return tuple(source for name in step.inputs if (source := self.sources.get(name)) is not None)
 
@@ -105,7 +105,7 @@ class Walk:
             raise ValueError(f"the shape of {name!r} must follow from the file (export with fixed input sizes)")
         return self.graph.shapes[name]
 
-    def constant(self, step: Step, index: int) -> Any:
+    def constant(self, step: Operation, index: int) -> Any:
         """A stored input's values as a numpy array; None if it is absent. Raises ValueError if it is computed."""
         if len(step.inputs) <= index or not step.inputs[index]:
             return None
@@ -114,11 +114,11 @@ class Walk:
             raise ValueError(f"input {index} must be a stored tensor of at most {SMALL} numbers")
         return found
 
-    def name(self, step: Step) -> str:
+    def name(self, step: Operation) -> str:
         is_free = step.name not in self.draft.nodes and step.name != "input"
         return step.name if is_free else step.outputs[0]
 
-    def new(self, step: Step, op: Op, **fields: Any) -> str:
+    def new(self, step: Operation, op: Op, **fields: Any) -> str:
         """A node that keeps the shape of a source of as many elements, but where the layout is what it changes."""
         shape, sources = sample_shape(self.shape(step.outputs[0]), self.batch), self.data(step)
         known = [self.draft.shape(source) for source in sources if source]
@@ -126,11 +126,11 @@ class Walk:
         is_layout = fields or op == "concat"
         return self.draft.add(self.name(step), op, sources, shape if is_layout else kept, **fields)
 
-    def is_read_once(self, step: Step) -> bool:
+    def is_read_once(self, step: Operation) -> bool:
         return self.graph.num_readers[step.inputs[0]] == 1
 
 
-def _conv(walk: Walk, step: Step) -> str:
+def _conv(walk: GraphWalk, step: Operation) -> str:
     weight, image, out = (walk.shape(name) for name in (step.inputs[1], step.inputs[0], step.outputs[0]))
     if len(image) != 4 or walk.source(step, 1) is not None:
         raise ValueError(f"must have stored weights and read [N, C, H, W], not {image}")
@@ -149,7 +149,7 @@ def _conv(walk: Walk, step: Step) -> str:
 
 
 def _pads(
-    step: Step, image: tuple[int, ...], out: tuple[int, ...], kernel: tuple[int, int]
+    step: Operation, image: tuple[int, ...], out: tuple[int, ...], kernel: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     """Top, left, bottom and right; SAME puts the odd zero at the end (UPPER) or the start (LOWER)."""
     auto = step.attributes.get("auto_pad", b"NOTSET").decode()
@@ -162,25 +162,25 @@ def _pads(
     return (*small, *large) if auto == "SAME_UPPER" else (*large, *small)  # pyright: ignore[reportReturnType]
 
 
-def _pair(step: Step, name: str) -> tuple[int, int]:
+def _pair(step: Operation, name: str) -> tuple[int, int]:
     h, w = step.attributes.get(name, (1, 1))
     return h, w
 
 
-def _linear(walk: Walk, step: Step, outputs: int) -> str:
+def _linear(walk: GraphWalk, step: Operation, outputs: int) -> str:
     shape = walk.shape(step.inputs[0])
     tokens = prod(shape[:-1]) // walk.batch
     return walk.draft.linear(walk.name(step), walk.data(step)[0], shape[-1], outputs, tokens)
 
 
-def _gemm(walk: Walk, step: Step) -> str:
+def _gemm(walk: GraphWalk, step: Operation) -> str:
     if walk.source(step, 1) is not None or walk.source(step, 0) is None or step.attributes.get("transA", 0):
         raise ValueError("must have a stored weight on the right, and transA = 0")
     weight = walk.shape(step.inputs[1])
     return _linear(walk, step, weight[0] if step.attributes.get("transB", 0) else weight[1])
 
 
-def _matmul(walk: Walk, step: Step) -> str:
+def _matmul(walk: GraphWalk, step: Operation) -> str:
     left, right = (walk.shape(name) for name in step.inputs)
     if len(walk.data(step)) == 2:
         shape = walk.shape(step.outputs[0])
@@ -193,7 +193,7 @@ def _matmul(walk: Walk, step: Step) -> str:
     return source
 
 
-def _batch_norm(walk: Walk, step: Step) -> str:
+def _batch_norm(walk: GraphWalk, step: Operation) -> str:
     source, channels = walk.data(step)[0], walk.shape(step.inputs[1])[0]
     fits = walk.is_read_once(step) and walk.draft.takes_norm(source, channels, step.name)
     if source and not fits:
@@ -201,12 +201,12 @@ def _batch_norm(walk: Walk, step: Step) -> str:
     return source
 
 
-def _relu(walk: Walk, step: Step) -> str:
+def _relu(walk: GraphWalk, step: Operation) -> str:
     source = walk.data(step)[0]
     return source if walk.is_read_once(step) and walk.draft.takes_relu(source) else walk.new(step, "relu")
 
 
-def _clip(walk: Walk, step: Step) -> str:
+def _clip(walk: GraphWalk, step: Operation) -> str:
     """A ReLU, whose upper bound is where requantization saturates."""
     low = step.attributes.get("min", walk.constant(step, 1))
     if low is None or float(low) != 0:
@@ -214,7 +214,7 @@ def _clip(walk: Walk, step: Step) -> str:
     return _relu(walk, step)
 
 
-def _add(walk: Walk, step: Step) -> str:
+def _add(walk: GraphWalk, step: Operation) -> str:
     """An addition; that of a stored vector right after a MatMul is the layer's bias."""
     data = walk.data(step)
     names = [name for name in step.inputs if walk.sources.get(name) is not None]
@@ -227,7 +227,7 @@ def _add(walk: Walk, step: Step) -> str:
     return walk.new(step, "add")
 
 
-def _scale(walk: Walk, step: Step) -> str:
+def _scale(walk: GraphWalk, step: Operation) -> str:
     """A product or quotient; by one number it changes the scale of a tensor and no stored value."""
     if step.op == "Div" and walk.source(step, 1) is not None:
         return walk.new(step, "mul" if walk.source(step, 0) is not None else "lookup")
@@ -237,11 +237,11 @@ def _scale(walk: Walk, step: Step) -> str:
     return walk.new(step, "mul")
 
 
-def _power(walk: Walk, step: Step) -> str:
+def _power(walk: GraphWalk, step: Operation) -> str:
     return walk.new(step, "mul" if float(walk.constant(step, 1)) == 2 else "lookup")
 
 
-def _pool(walk: Walk, step: Step) -> str:
+def _pool(walk: GraphWalk, step: Operation) -> str:
     image, out = walk.shape(step.inputs[0]), walk.shape(step.outputs[0])
     op: Op = "max_pool" if "Max" in step.op else "avg_pool"
     if len(image) != 4:
@@ -255,7 +255,7 @@ def _pool(walk: Walk, step: Step) -> str:
     return walk.new(step, op, kernel=kernel, stride=_pair(step, "strides"), padding=(top, left))
 
 
-def _reduce(walk: Walk, step: Step) -> str:
+def _reduce(walk: GraphWalk, step: Operation) -> str:
     before = walk.shape(step.inputs[0])
     given = step.attributes.get("axes") or walk.constant(step, 1)
     axes = (
@@ -266,14 +266,14 @@ def _reduce(walk: Walk, step: Step) -> str:
     return walk.draft.add(walk.name(step), "avg_pool", walk.data(step), shape, kernel=kernel, stride=kernel)
 
 
-def _softmax(walk: Walk, step: Step) -> str:
+def _softmax(walk: GraphWalk, step: Operation) -> str:
     rank, axis = len(walk.shape(step.inputs[0])), step.attributes.get("axis", -1)
     if axis % rank != rank - 1 and (axis % rank, rank) != (1, 4):
         raise ValueError(f"axis = {axis}: must be the last axis, or the channels")
     return walk.new(step, "softmax")
 
 
-def _gather(walk: Walk, step: Step) -> str:
+def _gather(walk: GraphWalk, step: Operation) -> str:
     """Rows of a stored table are an embedding; parts of a tensor are read in place."""
     if walk.source(step, 0) is not None:
         return walk.data(step)[0]
@@ -282,7 +282,7 @@ def _gather(walk: Walk, step: Step) -> str:
     return walk.draft.add(walk.name(step), "embedding", walk.data(step), out_shape)
 
 
-def _pad(walk: Walk, step: Step) -> str:
+def _pad(walk: GraphWalk, step: Operation) -> str:
     pads = step.attributes.get("pads", walk.constant(step, 1))
     mode, fill = step.attributes.get("mode", b"constant"), walk.constant(step, 2)
     if mode != b"constant" or (fill is not None and float(fill) != 0):
@@ -292,7 +292,7 @@ def _pad(walk: Walk, step: Step) -> str:
     return walk.new(step, "pad", padding=(int(pads[2]), int(pads[3])))
 
 
-HANDLERS: dict[str, Callable[[Walk, Step], str]] = {
+HANDLERS: dict[str, Callable[[GraphWalk, Operation], str]] = {
     "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _batch_norm, "Relu": _relu, "Clip": _clip,
     **dict.fromkeys(("Add", "Sub"), _add), **dict.fromkeys(("Mul", "Div"), _scale), "Pow": _power,
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"), _pool),
