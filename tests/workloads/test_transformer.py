@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from workloads.data.text import LENGTH, PAD, UNKNOWN, VOCABULARY_SIZE
-from workloads.networks.transformer import MASKED, SMALL, Attention, Block, Encoder, Sizes, TextTransformer
+from workloads.networks.transformer import MASKED, SMALL, Attention, TransformerBlock, Encoder, Sizes, TextTransformer
 from workloads.networks.zoo import build, example_input
 
 torch.set_num_threads(1)
@@ -51,7 +51,7 @@ def test_attention_is_torchs():
 
 
 def test_a_block_is_torchs_encoder_layer():
-    block = seeded(Block, TINY)
+    block = seeded(TransformerBlock, TINY)
     theirs = nn.TransformerEncoderLayer(
         TINY.width, TINY.heads, TINY.hidden, 0.0, "gelu", batch_first=True, norm_first=False
     )
