@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from cimsim.chip.model import Chip
-from cimsim.engine.whole import simulate
 from cimsim.studies.study import Training
 from cimsim.studies.table import build_table
-from qat.planning.nas import Aim, Budgets, SearchSettings, supernet, warm
+from qat.planning.aim import Aim, Budgets, Goal, plan_of, tryouts
+from qat.planning.nas import SearchSettings, supernet, warm
 from qat.planning.nas import search as run_search
-from qat.planning.selection import Trials
 from qat.training.data import Part, TrainingData, divide
-from qat.training.loop import score
 from qat.training.tune import tune as run_tune
 from workloads.capture.trace import capture
 from workloads.data.datasets import split
 from workloads.errors import InputError
 from workloads.format import DEFAULT_FORMATS
-from workloads.plan import LayerPlan, Plan
+from workloads.plan import Plan
 
 
 class Tuned(NamedTuple):
@@ -40,34 +39,22 @@ def search(  # noqa: PLR0913 (a front door: all but four are named)
 
     `x` [N, C, H, W] (bytes, or floats as the module takes them) and `y` [N] are training data; a tenth each
     goes to the architecture and to the choice. `budget` is the energy per image as a share of the dearest plan's.
-    The best plans are compared by fine-tuning `trials` of them with a quarter of the `images`.
+    The best plans are compared by fine-tuning `trials` of them with an eighth of the `images`.
     Raises InputError for a module or budget that the chip cannot serve, RunError if no plan fits.
     """
     data, network = _training_data(x, y), capture(model, _one(x), "network")
     table = build_table(network, chip, tuple(formats))
-    budgets = Budgets(budget * table.reference_pj())
+    goal = Goal(network, chip, Budgets(budget * table.reference_pj()))
     if problem := table.budget_problem(budget):
         raise InputError("search", [problem])
     net = copy.deepcopy(model)
     settings = SearchSettings(images, min(128, len(data.arch.y)), 1e-3, 0.05, seed=seed)
-    mixtures = supernet(net, table.candidates(), 8, data.train, 512, seed)
+    mixtures = supernet(net, table.candidates(), data.train, bits=8, num_calibration=512, seed=seed)
     warm(net, mixtures, data, settings._replace(images=images // 3))
-
-    def plan_of(choice: dict[str, str]) -> Plan:
-        return Plan(network="network", layers={name: LayerPlan(format=fmt) for name, fmt in choice.items()})
-
-    def fits(choice: dict[str, str]) -> bool:
-        try:
-            return simulate(network, chip, plan_of(choice)).energy_pj <= budgets.energy_pj
-        except InputError:  # books that fit one by one may not fit the ROM together
-            return False
-
-    def loss(choice: dict[str, str]) -> float:
-        tried = tune(model, plan_of(choice), x, y, images=max(settings.batch, images // 4), seed=seed)
-        return score(tried.model, data.validation).loss
-
-    aim = Aim(table, budgets, fits, Trials(trials, loss))
-    return plan_of(run_search(net, mixtures, aim, data, settings).formats)
+    short = _settings(data, images).model_copy(update={"trials": trials})
+    tries = tryouts(partial(copy.deepcopy, model), partial(plan_of, network), data, short, seed)
+    found = run_search(net, mixtures, Aim(table, goal.budgets, goal.fits, tries), data, settings)
+    return plan_of(network, found.formats)
 
 
 def tune(  # noqa: PLR0913 (a front door: all but four are named)
@@ -79,15 +66,17 @@ def tune(  # noqa: PLR0913 (a front door: all but four are named)
     With `weight_noise_fraction` (of each layer's largest weight) it learns to bear cells that are not as written.
     """
     data, net = _training_data(x, y), copy.deepcopy(model)
-    settings = Training(
-        tune_images=images, batch=min(128, len(data.train.y)), weight_noise_fraction=weight_noise_fraction
-    )
+    settings = _settings(data, images).model_copy(update={"weight_noise_fraction": weight_noise_fraction})
     found = run_tune(net, plan, data, settings, seed)
     return Tuned(net.eval(), found)
 
 
 def _training_data(x: Tensor, y: Tensor) -> TrainingData:
     return divide(x, y, split(len(y), {"train": 8, "arch": 1, "validation": 1}))
+
+
+def _settings(data: TrainingData, images: int) -> Training:
+    return Training(tune_images=images, batch=min(128, len(data.train.y)))
 
 
 def _one(x: Tensor) -> Tensor:

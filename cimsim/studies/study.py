@@ -49,6 +49,7 @@ def _known_format(name: str) -> str:
 
 
 Positive = Annotated[int, Field(ge=1)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]  # wide, and yet no overflow in float32
 Rate = Annotated[float, Field(gt=0)]  # unbounded: a rate that is too high ends in a message, not in a wrong result
 Fraction = Annotated[float, Field(gt=0, le=2)]
 Fractions = Annotated[tuple[Fraction, ...], AfterValidator(_some_once)]
@@ -112,6 +113,7 @@ class Training(Frozen):
     float_lr: Rate = 3e-3
     tune_lr: Rate = 1e-3
     arch_lr: Rate = 0.05
+    temperature: tuple[Temperature, Temperature] = (1.0, 1.0)  # of formats' probabilities, when a search starts, ends
     distill_factor: float = Field(default=0.0, ge=0, le=100)  # in fine-tuning, of the float network's outputs
     weight_noise_fraction: float = Field(
         default=0.0, ge=0, le=1

@@ -24,8 +24,9 @@ from cimsim.studies.study import load_study
 from cimsim.studies.table import build_table
 from docs.made.figures import ROOT, made, refresh
 from docs.made.schemes import interval
-from qat.experiments.stages import Stage, search_settings, supernet_of, trials_of, warm_key
-from qat.planning.nas import Aim, Budgets, search
+from qat.experiments.stages import Stage, search_settings, supernet_of, tryouts_of, warm_key
+from qat.planning.aim import Aim, Budgets
+from qat.planning.nas import search
 from qat.planning.selection import Judge
 from qat.training.checkpoint import load_checkpoint
 from reports.against_random import leads
@@ -63,12 +64,12 @@ def _losses(stage: Stage, chip: str, seed: int, fraction: float, plans: list[dic
     table = build_table(study.load_network(), load_chip(chip), tuple(study.formats),
                         images_per_weight_load=study.images_per_weight_load)  # fmt: skip
     model, mixtures = supernet_of(stage, table, seed, data)
-    model.load_state_dict(load_checkpoint(stage.run.path / f"checkpoints/{warm_key(table, seed)}.pt"))
+    model.load_state_dict(load_checkpoint(stage.run.path / f"checkpoints/{warm_key(table, seed)}.pt")["model"])
     settings = search_settings(study, study.train.search_images, seed)
     search(model, mixtures, Aim(table, Budgets(fraction * table.reference_pj()), lambda plan: True), data, settings)
     judge = Judge(model, mixtures, data.validation, settings.selection_images)
     ordered = [{layer: plan[layer] for layer in table.layers} for plan in plans]
-    ways = {"supernet": judge.loss, "trial": trials_of(stage, seed, data).loss}
+    ways = {"supernet": judge.loss, "trial": tryouts_of(stage, seed, data).loss}
     return {way: [loss(plan) for plan in ordered] for way, loss in ways.items()}
 
 

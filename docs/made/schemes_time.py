@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from benchmarks.timing import interleaved, ratio
 from docs.made.schemes_tasks import ROWS, Row
@@ -55,7 +56,7 @@ def period(row: Row, network: str = STEP_NETWORK) -> Period:
 
     def run() -> None:
         for step in range(steps_of(row)):
-            step_on(model, optimizer, x, y, row.title, penalty)
+            step_on(optimizer, lambda: cross_entropy(model(x), y) + penalty(), row.title)
             if row.format != FLOAT and (step + 1) % recipe.after_every == 0:
                 after_step(model, step)
 

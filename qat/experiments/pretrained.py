@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from scipy import stats
 from torch import Tensor, nn
 
@@ -19,20 +18,18 @@ from qat.experiments.tasks import SEED, Task
 from qat.experiments.trial import FLOAT, stored_bytes
 from qat.modules.attach import quantize, unquantize
 from qat.modules.attached import attached, encode_model
-from qat.modules.upkeep import after_step, parameter_groups
 from qat.post_training.ptq import Method, ptq, release
 from qat.recipe import RECIPES
 from qat.schemes.common.universal_book import universal_book
 from qat.storage.freeze import freeze
 from qat.storage.frozen_file import save_frozen
-from qat.training.checkpoint import restore_checkpoint, store_checkpoint
+from qat.training.distill import Lessons, distill
 from qat.training.loop import Tick
 from workloads.format import parse_format
 from workloads.networks.pretrained import efficientnet_lite0, minilm
 from workloads.plan import Plan
 
 EIGHT_BITS = "linear-8"  # of layers that usually keep more bits
-STEPS_KEPT = 5  # steps from one checkpoint to the next: they take seconds each
 
 
 class Choice(NamedTuple):
@@ -112,35 +109,11 @@ def _taught(model: nn.Module, choice: Choice, task: Task, progress: Progress) ->
     """What the network is worth before its training, and how long a step took."""
     if task.correct:
         task.correct(model.eval())
-    before = task.measure(model.eval())
-    return {"untrained": before, "step_seconds": distill(model, choice, task, progress)}
-
-
-def distill(model: nn.Module, choice: Choice, task: Task, progress: Progress = ALONE) -> float:
-    """Some steps of Adam towards the float outputs, norms and dropout as in evaluation; returns seconds per step."""
+    before, after_every = task.measure(model.eval()), RECIPES[choice.recipe].after_every
     release(model)
-    model.eval()
-    for one in attached(model):
-        one.quantizer.train()
-    optimizer = torch.optim.Adam(parameter_groups(model, task.lr, quantizer_lr=task.lr / 10))
-    rates = [group["lr"] for group in optimizer.param_groups]
-    done = restore_checkpoint(progress.checkpoint, model, optimizer).get("step", 0)
-    generator, start_s = torch.Generator().manual_seed(choice.seed), monotonic()
-    for step in range(choice.steps):
-        index = torch.randperm(task.num_samples, generator=generator)[: task.batch]
-        progress.tick(IMAGES_PER_BYTE)
-        if step < done:
-            continue
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * (1 - step / choice.steps)  # codes come to rest
-        optimizer.zero_grad()
-        task.loss(model, index).backward()
-        optimizer.step()
-        if (step + 1) % RECIPES[choice.recipe].after_every == 0:
-            after_step(model, step)
-        if (step + 1) % STEPS_KEPT == 0:
-            store_checkpoint(progress.checkpoint, model, optimizer, step=step + 1)
-    return (monotonic() - start_s) / max(1, choice.steps - done)
+    lessons = Lessons(task.num_samples, task.batch, choice.steps, task.lr, choice.seed, after_every)
+    how = {"checkpoint": progress.checkpoint, "tick": lambda images: progress.tick(IMAGES_PER_BYTE)}
+    return {"untrained": before, "step_seconds": distill(model, task.loss, lessons, **how)}
 
 
 def stored_and_error(model: nn.Module, original: Mapping[str, Tensor]) -> dict[str, Any]:

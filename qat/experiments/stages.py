@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from cimsim.chip.reading import load_chip
-from cimsim.engine.whole import simulate
 from cimsim.studies.jobs import Job, Meter
 from cimsim.studies.measure import read_test
 from cimsim.studies.points import Point, measure_point
@@ -19,17 +18,17 @@ from cimsim.studies.run import RunDir
 from cimsim.studies.study import ChipChoice, Study
 from cimsim.studies.table import CostTable
 from qat.modules.mixture import Mixture
-from qat.planning.nas import Aim, Budgets, SearchSettings, search, supernet, warm
-from qat.planning.selection import Trials
+from qat.planning.aim import Aim, Budgets, Goal, plan_of, tryouts
+from qat.planning.nas import SearchSettings, search, supernet, warm
+from qat.planning.selection import Tryouts
 from qat.storage.export import export
 from qat.training.checkpoint import load_checkpoint
 from qat.training.data import Part, TrainingData, training_data
 from qat.training.loop import score, train_float
-from qat.training.tune import judged, tune
+from qat.training.tune import tune
 from workloads.data.datasets import TRAIN_IMAGES
-from workloads.errors import InputError
 from workloads.networks.zoo import build
-from workloads.plan import LayerPlan, Plan
+from workloads.plan import Plan
 from workloads.store import content_key, write_atomically
 
 DONE = "checkpoints/{}.done"
@@ -72,7 +71,7 @@ def float_job(study: Study, run: Path, seed: int) -> Job:
 
 def _float(stage: Stage, seed: int) -> None:
     model, path = build(stage.study.network, seed), _float_path(stage, seed)
-    train_float(model, stage.data(), stage.study.train, seed, path, stage.meter)
+    train_float(model, stage.data(), stage.study.train, seed, checkpoint=path, tick=stage.meter)
 
 
 def _float_path(stage: Stage, seed: int) -> Path:
@@ -97,19 +96,16 @@ def warm_job(study: Study, run: Path, table: CostTable, seed: int) -> Job:
 
 
 def _warm(stage: Stage, key: str, table: CostTable, seed: int) -> None:
-    data, settings = stage.data(), stage.study.train
+    data, settings = stage.data(), search_settings(stage.study, stage.study.train.warm_images, seed)
     model, mixtures = supernet_of(stage, table, seed, data)
-    warm(model, mixtures, data, search_settings(stage.study, settings.warm_images, seed), stage.meter)
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    write_atomically(stage.run.path / f"checkpoints/{key}.pt", buffer.getvalue())
+    warm(model, mixtures, data, settings, checkpoint=stage.run.path / f"checkpoints/{key}.pt", tick=stage.meter)
 
 
 def supernet_of(stage: Stage, table: CostTable, seed: int, data: TrainingData) -> tuple[nn.Module, dict[str, Mixture]]:
     """The float network with a mixture in each layer, and these."""
     model = float_model(stage, seed)
-    num_calibration = stage.study.train.calibration_images
-    mixtures = supernet(model, table.candidates(), stage.study.activation_bits, data.train, num_calibration, seed)
+    how = {"bits": stage.study.activation_bits, "num_calibration": stage.study.train.calibration_images, "seed": seed}
+    mixtures = supernet(model, table.candidates(), data.train, **how)
     return model, mixtures
 
 
@@ -117,7 +113,7 @@ def search_settings(study: Study, images: int, seed: int) -> SearchSettings:
     weights, train = study.objective, study.train
     return SearchSettings(
         images, train.batch, train.tune_lr, train.arch_lr, (weights.energy, weights.latency, weights.area), seed,
-        train.selection_images,
+        train.selection_images, train.temperature,
     )  # fmt: skip
 
 
@@ -143,57 +139,35 @@ def search_job(study: Study, run: Path, target: Target, seed: int, *, plan_only:
 def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_only: bool) -> None:
     data, table = stage.data(), target.table
     model, mixtures = supernet_of(stage, table, seed, data)
-    model.load_state_dict(load_checkpoint(stage.run.path / f"checkpoints/{warm_key(table, seed)}.pt"))
+    model.load_state_dict(load_checkpoint(stage.run.path / f"checkpoints/{warm_key(table, seed)}.pt")["model"])
     settings = search_settings(stage.study, stage.study.train.search_images, seed)
-    aim = Aim(table, target.budgets, _fits(stage, target), trials_of(stage, seed, data))
-    found = search(model, mixtures, aim, data, settings, stage.meter)
-    plan = plan_of(stage.study, found.formats)
+    goal, checkpoint = _goal(stage.study, target), stage.run.path / f"checkpoints/{key}.pt"
+    aim = Aim(table, target.budgets, goal.fits, tryouts_of(stage, seed, data))
+    found = search(model, mixtures, aim, data, settings, checkpoint=checkpoint, tick=stage.meter)
+    plan = goal.plan(found.formats)
     stage.run.write_json(f"plans/{key}.json", plan.model_dump())
-    if plan_only:
-        return
-    gaps = {
-        "budget_fraction": target.fraction,
-        "budget_pj": target.budgets.energy_pj,
-        "relaxation_gap": found.relaxation_gap,
-        "discretization_gap": found.discretization_gap,
-    }
-    stage.run.write_json(f"table/{key}.json", found._asdict())
-    _tune_and_measure(stage, Point(key, "search", label, plan, seed, (target.choice,), gaps), data)
+    if not plan_only:
+        gaps = {
+            "budget_fraction": target.fraction,
+            "budget_pj": target.budgets.energy_pj,
+            "relaxation_gap": found.relaxation_gap,
+            "discretization_gap": found.discretization_gap,
+        }
+        stage.run.write_json(f"table/{key}.json", found._asdict())
+        _tune_and_measure(stage, Point(key, "search", label, plan, seed, (target.choice,), gaps), data)
+    checkpoint.unlink(missing_ok=True)
 
 
-def trials_of(stage: Stage, seed: int, data: TrainingData) -> Trials:
-    """Plans on trial are fine-tuned like all others, only shorter."""
-    settings = stage.study.train
-    short = settings.model_copy(update={"tune_images": settings.trial_images})
-
-    def loss(formats: dict[str, str]) -> float:
-        model = float_model(stage, seed)
-        tune(model, plan_of(stage.study, formats), data, short, seed, stage.meter)
-        return judged(model, data.validation).loss
-
-    return Trials(settings.trials, loss)
+def tryouts_of(stage: Stage, seed: int, data: TrainingData) -> Tryouts:
+    """Plans on trial start from the seed's float network."""
+    study, fresh = stage.study, partial(float_model, stage, seed)
+    plan = partial(plan_of, study.load_network(), activation_bits=study.activation_bits)
+    return tryouts(fresh, plan, data, study.train, seed, tick=stage.meter)
 
 
-def _fits(stage: Stage, target: Target) -> Callable[[dict[str, str]], bool]:
-    """Budgets are hard: a plan fits if the whole simulation says so, contention included."""
-    network, chip = stage.study.load_network(), load_chip(target.choice.chip)
-
-    def fits(formats: dict[str, str]) -> bool:
-        try:
-            report = simulate(
-                network, chip, plan_of(stage.study, formats), images_per_weight_load=stage.study.images_per_weight_load
-            )
-        except InputError:  # books that fit one by one may not fit the ROM together
-            return False
-        costs = (report.energy_pj, report.latency_ns, report.area_used_um2)
-        return all(bound is None or cost <= bound for cost, bound in zip(costs, target.budgets, strict=True))
-
-    return fits
-
-
-def plan_of(study: Study, formats: dict[str, str]) -> Plan:
-    layers = {name: LayerPlan(format=fmt, activation_bits=study.activation_bits) for name, fmt in formats.items()}
-    return Plan(network=study.load_network().name, layers=layers)
+def _goal(study: Study, target: Target) -> Goal:
+    network, chip = study.load_network(), load_chip(target.choice.chip)
+    return Goal(network, chip, target.budgets, study.activation_bits, study.images_per_weight_load)
 
 
 class Given(NamedTuple):
@@ -226,7 +200,7 @@ def _tune_and_measure(stage: Stage, point: Point, data: TrainingData) -> None:
         stage.meter(settings.tune_images)
     else:
         model = float_model(stage, seed)
-        tune(model, point.plan, data, settings, seed, stage.meter)
+        tune(model, point.plan, data, settings, seed, tick=stage.meter)
         export(model.eval(), point.plan, data.train.images(slice(0, 1)), stage.run.path / name, seed)
     test = read_test(stage.study.data, stage.run.path / "test_reads.jsonl", point.key, settings.test_images)
     found = score(float_model(stage, seed), Part(*map(torch.from_numpy, test))).accuracy

@@ -19,7 +19,7 @@ from cimsim.studies.run import RunDir
 from cimsim.studies.study import ChipChoice, Study
 from cimsim.studies.table import CostTable, build_table
 from qat.experiments import stages
-from qat.planning.nas import Budgets
+from qat.planning.aim import Budgets, plan_of
 from qat.planning.random_plans import random_plans
 from workloads.errors import InputError
 from workloads.layer import Network
@@ -95,18 +95,12 @@ def plan_jobs(study: Study, tables: dict[str, CostTable], run: Path) -> list[Job
 
 def _random(study: Study, run: Path, target: stages.Target, seed: int) -> list[Job]:
     """Random plans with the same budget and the same training as the search."""
-    budget_pj = target.budgets.energy_pj
+    network, budget_pj = study.load_network(), target.budgets.energy_pj
     columns = {"budget_fraction": target.fraction, "budget_pj": budget_pj}
-    plans = random_plans(target.table, budget_pj, study.random_plans, seed) if study.random_plans else []
-    return [
-        stages.plan_job(
-            study,
-            run,
-            stages.Given("random", f"random {i}", stages.plan_of(study, formats), (target.choice,), columns),
-            seed,
-        )
-        for i, formats in enumerate(plans)
-    ]
+    found = random_plans(target.table, budget_pj, study.random_plans, seed) if study.random_plans else []
+    plans = [plan_of(network, formats, study.activation_bits) for formats in found]
+    given = [stages.Given("random", f"random {i}", plan, (target.choice,), columns) for i, plan in enumerate(plans)]
+    return [stages.plan_job(study, run, one, seed) for one in given]
 
 
 def _baseline(study: Study, tables: dict[str, CostTable], run: Path, fmt: str, seed: int) -> list[Job]:

@@ -147,7 +147,8 @@ def _float(trial: Trial, folder: Path, tick: Tick) -> None:
     if tested.exists():
         return tick(_float_images(trial))
     model = build(trial.network, trial.seed)
-    train_float(model, training_data(trial.data), trial.train, trial.seed, _float_path(folder, trial), tick)
+    train_float(model, training_data(trial.data), trial.train, trial.seed,
+                checkpoint=_float_path(folder, trial), tick=tick)  # fmt: skip
     write_atomically(tested, json.dumps({"accuracy": _test(model, trial, folder, trial.float_key)}).encode())
 
 
@@ -175,9 +176,9 @@ def _quantized(trial: Trial, folder: Path, tick: Tick) -> None:
 
 def _tuned(trial: Trial, folder: Path, data: TrainingData, model: nn.Module, tick: Tick) -> dict[str, Any]:
     checkpoint = folder / f"checkpoints/{trial.key}.pt"
-    how = {"recipe": RECIPES[trial.recipe], "checkpoint": checkpoint}
+    how = {"recipe": RECIPES[trial.recipe], "checkpoint": checkpoint, "tick": tick}
     plan = trial.plan(model)
-    found = tune(model, plan, data, trial.train, trial.seed, tick, **how)
+    found = tune(model, plan, data, trial.train, trial.seed, **how)
     rows = summary(model.eval())
     weights = sum(int(row["weights"]) for row in rows)
     row = {

@@ -3,40 +3,37 @@
 One latent weight per layer is seen through all candidate formats. Weight steps train it through formats
 sampled from the current probabilities; every few steps an architecture step on held-out images moves the
 probabilities down the gradient of task loss + multipliers x (expected cost / budget - 1). The multipliers
-follow by dual ascent. The plan is then chosen on validation images (`qat.planning.selection`).
+follow by dual ascent; from one architecture step to the next the temperature of the probabilities anneals.
+The plan is then chosen on validation images (`qat.planning.selection`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cimsim.studies.table import CostTable
 from qat.activations.inputs import attach_inputs, calibrate
 from qat.modules.mixture import Mixture, relax, soften
 from qat.modules.upkeep import parameter_groups
-from qat.planning.selection import Fits, Judge, Room, Trials, select
+from qat.planning.aim import Aim, Budgets
+from qat.planning.selection import Judge, Room, select
 from qat.training.data import Part, TrainingData, batches
-from qat.training.loop import Tick, one_cycle, score, set_rate, step_on
+from qat.training.loop import Schedule, Steps, Tick, cycle, fit, score, silent, step_on, task_loss
 
 ARCH_EVERY = 3  # weight steps between two architecture steps
-
-
-class Budgets(NamedTuple):
-    """Upper bounds; None leaves a cost free."""
-
-    energy_pj: float
-    latency_ns: float | None = None
-    area_um2: float | None = None
+PAUSE_EVERY = 50  # steps: what a killed search has to do again
 
 
 class SearchSettings(NamedTuple):
-    """Images seen, step sizes, and the multipliers at the start (energy, latency, area)."""
+    """Images seen, step sizes, the first multipliers (energy, latency, area), the first and the last temperature."""
 
     images: int
     batch: int
@@ -45,6 +42,7 @@ class SearchSettings(NamedTuple):
     multipliers: tuple[float, float, float] = (1.0, 0.0, 0.0)
     seed: int = 0
     selection_images: int = 2_000
+    temperature: tuple[float, float] = (1.0, 1.0)
 
 
 class SearchResult(NamedTuple):
@@ -65,7 +63,7 @@ class SearchResult(NamedTuple):
 
 
 def supernet(
-    model: nn.Module, candidates: Mapping[str, Sequence[str]], bits: int, part: Part, num_calibration: int, seed: int
+    model: nn.Module, candidates: Mapping[str, Sequence[str]], part: Part, *, bits: int, num_calibration: int, seed: int
 ) -> dict[str, Mixture]:
     """Put mixtures and activation quantizers on a float model, in place: layer -> its mixture.
 
@@ -78,54 +76,73 @@ def supernet(
     return relax(model, candidates, seed=seed)
 
 
-def warm(model: nn.Module, mixtures: Mapping[str, Mixture], data: TrainingData, settings: SearchSettings,
-         tick: Tick = lambda images: None) -> None:  # fmt: skip
-    """Weight steps only, all formats equally likely: the shared start of every search."""
-    optimizer = _weight_optimizer(model, mixtures, settings.lr)
-    total = settings.images // settings.batch
-    model.train()
-    for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.images, settings.seed)):
-        set_rate(optimizer, one_cycle(step, total, settings.lr))
+def warm(
+    model: nn.Module, mixtures: Mapping[str, Mixture], data: TrainingData, settings: SearchSettings, *,
+    checkpoint: Path | None = None, tick: Tick = silent,
+) -> None:  # fmt: skip
+    """Weight steps only, all formats equally likely: the shared start of every search, resumable as `fit`."""
+
+    def loss(step: int, index: Tensor) -> Tensor:
         _sample(mixtures, step)
-        step_on(model, optimizer, data.train.images(index), data.train.y[index], "supernet warm-up")
-        tick(settings.batch)
+        return task_loss(model, data.train, index)
+
+    steps = Steps("supernet warm-up", _weight_optimizer(model, mixtures, settings.lr), loss)
+    order = batches(len(data.train.y), settings.batch, settings.images, settings.seed)
+    fit(model.train(), order, steps, _schedule(settings), checkpoint=checkpoint, tick=tick)
     soften(mixtures)
 
 
-class Aim(NamedTuple):
-    """What is searched for: `table` prices the mixtures, its rows in their order; `fits` has the last word.
-
-    `trials` compare the best plans by training each a little; without them the supernet decides.
-    """
-
-    table: CostTable
-    budgets: Budgets
-    fits: Fits
-    trials: Trials | None = None
-
-
-def search(model: nn.Module, mixtures: Mapping[str, Mixture], aim: Aim, data: TrainingData,
-           settings: SearchSettings, tick: Tick = lambda images: None) -> SearchResult:  # fmt: skip
-    """Alternate weight and architecture steps, then choose. Raises RunError if no probable plan fits."""
-    table, budgets, fits, trials = aim
-    weights = _weight_optimizer(model, mixtures, settings.lr)
+def search(  # noqa: PLR0913 (all but five are named)
+    model: nn.Module, mixtures: Mapping[str, Mixture], aim: Aim, data: TrainingData, settings: SearchSettings, *,
+    checkpoint: Path | None = None, tick: Tick = silent,
+) -> SearchResult:  # fmt: skip
+    """Alternate weight and architecture steps, as `fit`, then choose. Raises RunError if no probable plan fits."""
     arch = torch.optim.Adam([m.alpha for m in mixtures.values()], lr=settings.arch_lr, betas=(0.0, 0.999))
-    costs = _Costs(table, budgets, settings.multipliers)
-    total = settings.images // settings.batch
-    arch_batches = batches(len(data.arch.y), settings.batch, settings.images, settings.seed + 1)
-    model.train()
-    for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.images, settings.seed + 2)):
-        set_rate(weights, one_cycle(step, total, settings.lr))
+    costs = _Costs(aim.table, aim.budgets, settings.multipliers)
+    arch_order = _arch_order(data.arch, settings)
+
+    def loss(step: int, index: Tensor) -> Tensor:
+        _heat(mixtures, annealed(settings.temperature, step // ARCH_EVERY, len(arch_order)))
         _sample(mixtures, step)
-        step_on(model, weights, data.train.images(index), data.train.y[index], "search")
+        return task_loss(model, data.train, index)
+
+    def then(step: int) -> None:
         if step % ARCH_EVERY == 0:
-            _arch_step(model, mixtures, arch, costs, data.arch, next(arch_batches))
-        tick(settings.batch)
+            _arch_step(mixtures, arch, costs, partial(task_loss, model, data.arch, arch_order[step // ARCH_EVERY]))
+
+    weights = _weight_optimizer(model, mixtures, settings.lr)
+    order = batches(len(data.train.y), settings.batch, settings.images, settings.seed + 2)
+    steps = Steps("search", weights, loss, then, beside=(arch, costs))
+    fit(model.train(), order, steps, _schedule(settings), checkpoint=checkpoint, tick=tick)
+    _heat(mixtures, settings.temperature[1])
     soften(mixtures)
     judge = Judge(model, mixtures, data.validation, settings.selection_images)
-    probabilities = spread(mixtures, table.formats).detach().numpy()
-    best = select(probabilities, Room(table, budgets.energy_pj, fits), judge, settings.seed, trials)
-    return _result(model, mixtures, table, best, costs, judge)
+    probabilities = spread(mixtures, aim.table.formats).detach().numpy()
+    room = Room(aim.table, aim.budgets.energy_pj, aim.fits)
+    best = select(probabilities, room, judge, settings.seed, aim.tryouts)
+    return _result(mixtures, aim.table, best, costs, judge)
+
+
+def _schedule(settings: SearchSettings) -> Schedule:
+    return cycle(settings.images // settings.batch, settings.lr, pause_every=PAUSE_EVERY)
+
+
+def _arch_order(part: Part, settings: SearchSettings) -> list[Tensor]:
+    """The batch of each architecture step."""
+    num_steps = -(-settings.images // settings.batch)
+    order = batches(len(part.y), settings.batch, settings.images, settings.seed + 1)
+    return list(islice(order, -(-num_steps // ARCH_EVERY)))
+
+
+def annealed(temperature: tuple[float, float], step: int, num_steps: int) -> float:
+    """The temperature of an architecture step: geometric from the first, at step 0, to the second, at the last."""
+    start, end = temperature
+    return start * (end / start) ** (step / max(1, num_steps - 1))
+
+
+def _heat(mixtures: Mapping[str, Mixture], temperature: float) -> None:
+    for mixture in mixtures.values():
+        mixture.temperature = temperature
 
 
 def _weight_optimizer(model: nn.Module, mixtures: Mapping[str, Mixture], rate: float) -> torch.optim.Optimizer:
@@ -139,18 +156,16 @@ def _weight_optimizer(model: nn.Module, mixtures: Mapping[str, Mixture], rate: f
     return torch.optim.AdamW(groups)
 
 
-def _arch_step(model: nn.Module, mixtures: Mapping[str, Mixture], arch: torch.optim.Optimizer, costs: _Costs,
-               part: Part, index: Tensor) -> None:  # fmt: skip
+def _arch_step(
+    mixtures: Mapping[str, Mixture], arch: torch.optim.Optimizer, costs: _Costs, loss: Callable[[], Tensor]
+) -> None:
     """One step of the probabilities on held-out images, through the formats sampled last.
 
     At a sampled format the weight gradient holds that format's own error, which a mixture averages away.
     """
     for mixture in mixtures.values():
         mixture.alpha.requires_grad_(True)
-    arch.zero_grad(set_to_none=True)
-    loss = F.cross_entropy(model(part.images(index)), part.y[index]) + costs.penalty(mixtures)
-    loss.backward()
-    arch.step()
+    step_on(arch, lambda: loss() + costs.penalty(mixtures), "architecture step")
     for mixture in mixtures.values():
         mixture.alpha.requires_grad_(False)
 
@@ -179,6 +194,13 @@ class _Costs:
         ]
         self.multipliers = [m for m, bound in zip(multipliers, budgets, strict=True) if bound is not None]
 
+    def state_dict(self) -> dict[str, list[float]]:
+        """What a killed search goes on with."""
+        return {"multipliers": self.multipliers}
+
+    def load_state_dict(self, state_dict: dict[str, list[float]]) -> None:
+        self.multipliers = state_dict["multipliers"]
+
     def expected(self, mixtures: Mapping[str, Mixture]) -> list[Tensor]:
         """Expected cost over budget of each bounded cost, differentiable in the probabilities."""
         p = spread(mixtures, self.formats)
@@ -204,12 +226,13 @@ def spread(mixtures: Mapping[str, Mixture], formats: Sequence[str]) -> Tensor:
     return torch.stack(rows).double()
 
 
-def _result(model: nn.Module, mixtures: Mapping[str, Mixture], table: CostTable, formats: dict[str, str],
-            costs: _Costs, judge: Judge) -> SearchResult:  # fmt: skip
+def _result(
+    mixtures: Mapping[str, Mixture], table: CostTable, formats: dict[str, str], costs: _Costs, judge: Judge
+) -> SearchResult:
     probabilities = spread(mixtures, table.formats).detach().numpy()
     expected = float((probabilities * np.where(table.allowed, table.energy_pj, 0.0)).sum()) + table.fixed_energy_pj
     chosen = table.cost_of(formats)[0]
-    soft = score(model, judge.part, judge.images).accuracy
+    soft = score(judge.model, judge.part, judge.images).accuracy
     return SearchResult(
         formats, probabilities.tolist(), expected, chosen, expected / chosen - 1, soft - judge.score(formats).accuracy,
         len(judge.known), tuple(costs.multipliers),

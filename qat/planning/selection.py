@@ -27,12 +27,12 @@ TRIES = 20  # for each child: most of them miss the budget
 TRIAL_ROUNDS = 3  # of trials: the supernet's best, then twice their children
 ROUNDING = 1e-9  # of a sum of energies: a budget that is exactly the least energy has a plan
 
-Fits = Callable[[dict[str, str]], bool]  # layer -> format: does the whole simulation keep the budgets?
-Formats = dict[str, str]
-Loss = Callable[[Formats], float]
+Fits = Callable[[dict[str, str]], bool]  # of formats per layer: does the whole simulation keep the budgets?
+Assignment = dict[str, str]  # layer -> format
+Loss = Callable[[Assignment], float]
 
 
-class Trials(NamedTuple):
+class Tryouts(NamedTuple):
     """Plans that are trained a little: how many, and the validation loss that one is left with."""
 
     count: int
@@ -46,7 +46,7 @@ class Room(NamedTuple):
     budget_pj: float
     fits: Fits
 
-    def allows(self, plan: Formats) -> bool:
+    def allows(self, plan: Assignment) -> bool:
         return self.table.cost_of(plan)[0] <= self.budget_pj * (1 + ROUNDING) and self.fits(plan)
 
 
@@ -57,7 +57,7 @@ class Judge:
         self.model, self.mixtures, self.part, self.images = model, mixtures, part, images
         self.known: dict[tuple[str, ...], Score] = {}
 
-    def score(self, formats: Formats) -> Score:
+    def score(self, formats: Assignment) -> Score:
         key = tuple(formats.values())
         if key not in self.known:
             for layer, mixture in self.mixtures.items():
@@ -66,11 +66,13 @@ class Judge:
             soften(self.mixtures)
         return self.known[key]
 
-    def loss(self, formats: Formats) -> float:
+    def loss(self, formats: Assignment) -> float:
         return self.score(formats).loss
 
 
-def select(probabilities: np.ndarray, room: Room, judge: Judge, seed: int, trials: Trials | None = None) -> Formats:
+def select(
+    probabilities: np.ndarray, room: Room, judge: Judge, seed: int, tryouts: Tryouts | None = None
+) -> Assignment:
     """The best plan that was found. Raises RunError if no probable plan is allowed."""
     table = room.table
     probable = probable_plans(probabilities, table, room.budget_pj, 4 * FINALISTS)
@@ -83,10 +85,10 @@ def select(probabilities: np.ndarray, room: Room, judge: Judge, seed: int, trial
     strangers = [plan for plan in arrivals(table, room.budget_pj, STRANGERS, [seed, 1]) if room.allows(plan)]
     plans = breed([*finalists, *strangers], room, judge.loss, seed)
     plans = [improved(plans[0], room, judge.loss), *plans]
-    return tried(plans, room, judge.loss, trials, seed) if trials and trials.count else plans[0]
+    return tried(plans, room, judge.loss, tryouts, seed) if tryouts and tryouts.count else plans[0]
 
 
-def breed(plans: Iterable[Formats], room: Room, loss: Loss, seed: int) -> list[Formats]:
+def breed(plans: Iterable[Assignment], room: Room, loss: Loss, seed: int) -> list[Assignment]:
     """These plans and their offspring of some generations, the best first."""
     rng, found = np.random.default_rng(seed), {tuple(plan.values()): plan for plan in plans}
     for _ in range(ROUNDS):
@@ -94,7 +96,7 @@ def breed(plans: Iterable[Formats], room: Room, loss: Loss, seed: int) -> list[F
     return sorted(found.values(), key=loss)
 
 
-def tried(plans: Sequence[Formats], room: Room, loss: Loss, trials: Trials, seed: int) -> Formats:
+def tried(plans: Sequence[Assignment], room: Room, loss: Loss, tryouts: Tryouts, seed: int) -> Assignment:
     """The plan of least loss after a trial: of the first ones, and of the children of those that did well.
 
     Of each generation the supernet's `loss` chooses whom a trial is worth.
@@ -106,16 +108,16 @@ def tried(plans: Sequence[Formats], room: Room, loss: Loss, trials: Trials, seed
             parents = [known[key] for key in sorted(worth, key=worth.__getitem__)[: PARENTS // 2]]
             born = _offspring(parents, room, rng, worth)
             known = known | born
-        for key in sorted(born, key=lambda key: loss(born[key]))[: -(-(trials.count - len(worth)) // left)]:
-            worth[key] = trials.loss(born[key])
+        for key in sorted(born, key=lambda key: loss(born[key]))[: -(-(tryouts.count - len(worth)) // left)]:
+            worth[key] = tryouts.loss(born[key])
     return known[min(worth, key=worth.__getitem__)]
 
 
 def _offspring(
-    parents: Sequence[Formats], room: Room, rng: np.random.Generator, known: Container[tuple[str, ...]]
-) -> dict[tuple[str, ...], Formats]:
+    parents: Sequence[Assignment], room: Room, rng: np.random.Generator, known: Container[tuple[str, ...]]
+) -> dict[tuple[str, ...], Assignment]:
     """Some children that are allowed and not known yet, by their formats."""
-    born: dict[tuple[str, ...], Formats] = {}
+    born: dict[tuple[str, ...], Assignment] = {}
     for child in _children(parents, room.table, rng):
         key = tuple(child.values())
         if key not in known and key not in born and room.allows(child):
@@ -125,7 +127,7 @@ def _offspring(
     return born
 
 
-def _children(parents: Sequence[Formats], table: CostTable, rng: np.random.Generator) -> Iterator[Formats]:
+def _children(parents: Sequence[Assignment], table: CostTable, rng: np.random.Generator) -> Iterator[Assignment]:
     """Each layer from one of two parents, and one or two of them drawn anew."""
     candidates = table.candidates()
     for _ in range(TRIES * CHILDREN):
@@ -136,7 +138,7 @@ def _children(parents: Sequence[Formats], table: CostTable, rng: np.random.Gener
         yield child
 
 
-def improved(plan: Formats, room: Room, loss: Loss) -> Formats:
+def improved(plan: Assignment, room: Room, loss: Loss) -> Assignment:
     """One pass over the layers: each takes the format that lowers the loss most and is still allowed."""
     for layer, formats in room.table.candidates().items():
         changed = [plan | {layer: fmt} for fmt in formats if fmt != plan[layer]]
@@ -144,7 +146,7 @@ def improved(plan: Formats, room: Room, loss: Loss) -> Formats:
     return plan
 
 
-def _formats(table: CostTable, plan: Sequence[int]) -> Formats:
+def _formats(table: CostTable, plan: Sequence[int]) -> Assignment:
     return {layer: table.formats[j] for layer, j in zip(table.layers, plan, strict=True)}
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -13,22 +14,37 @@ from workloads.errors import InputError
 from workloads.store import write_atomically
 
 
-def store_checkpoint(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, **progress: Any) -> None:
-    """Writes both and how far they are, whole or not at all; nothing without a path."""
+class Stateful(Protocol):
+    """What gives its state as tensors or numbers, to take it back later: an optimizer, a multiplier."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def store_checkpoint(
+    path: Path | None, model: nn.Module, optimizer: Stateful, beside: Sequence[Stateful] = (), **progress: Any
+) -> None:
+    """Writes all of them and how far they are, whole or not at all; nothing without a path."""
     if path is None:
         return
+    states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **progress}, buffer)
+    torch.save({**states, "beside": [one.state_dict() for one in beside], **progress}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def restore_checkpoint(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def restore_checkpoint(
+    path: Path | None, model: nn.Module, optimizer: Stateful, beside: Sequence[Stateful] = ()
+) -> dict[str, Any]:
     """How far they were; empty without a file. Raises InputError for one that cannot be read."""
     if path is None or not path.exists():
         return {}
     state = load_checkpoint(path)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    for one, kept in zip(beside, state["beside"], strict=True):
+        one.load_state_dict(kept)
     return state
 
 
@@ -37,7 +53,5 @@ def load_checkpoint(path: Path) -> dict:
     try:
         return torch.load(path, weights_only=True)
     except Exception as error:
-        reason = (
-            f"is not a readable checkpoint ({type(error).__name__}): delete it and {path.stem}.done, then run again"
-        )
+        reason = f"is not a readable checkpoint ({type(error).__name__}): delete it, then run the same command again"
         raise InputError(str(path), [reason]) from None

@@ -76,6 +76,12 @@ def batches(num: int, batch: int, images: int, seed: int, first: int = 0) -> Ite
         epoch += 1
 
 
+def draws(num: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """Index batches for `steps` steps, each drawn anew from all `num` samples."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randperm(num, generator=generator)[:batch] for _ in range(steps))
+
+
 def generator(*parts: int) -> torch.Generator:
     """A generator that depends on these integers alone."""
     seed = 0

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qat.modules.attached import quantizer_of
+from qat.modules.attached import attached, quantizer_of
+from qat.modules.upkeep import parameter_groups
+from qat.training.data import draws
+from qat.training.loop import Schedule, Steps, Tick, fit, silent
 from workloads.errors import InputError
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # their parts are blocks, and not they
+QUANTIZER_SHARE = 10  # of the rate, for what quantization added
+PAUSE_EVERY = 5  # steps of published networks take seconds each
+
+
+class Lessons(NamedTuple):
+    """How many steps of distillation, on how many of the samples each, drawn anew."""
+
+    num_samples: int
+    batch: int
+    steps: int
+    lr: float
+    seed: int
+    after_every: int  # steps, until the quantizers do what lies outside the gradient
+
+
+def distill(
+    model: nn.Module, loss: Callable[[nn.Module, Tensor], Tensor], lessons: Lessons, *,
+    checkpoint: Path | None = None, tick: Tick = silent,
+) -> float:  # fmt: skip
+    """Adam towards a float network's outputs, norms and dropout as in evaluation; returns seconds per step.
+
+    `loss` is of the samples with these indices. A killed run goes on from `checkpoint`.
+    """
+    model.eval()
+    for one in attached(model):
+        one.quantizer.train()
+    optimizer = torch.optim.Adam(parameter_groups(model, lessons.lr, quantizer_lr=lessons.lr / QUANTIZER_SHARE))
+    for group in optimizer.param_groups:
+        group["rate_factor"] = group["lr"]
+    steps = Steps("distillation", optimizer, lambda step, index: loss(model, index))
+    order, start_s = draws(lessons.num_samples, lessons.batch, lessons.steps, lessons.seed), monotonic()
+    schedule = Schedule(lessons.steps, lambda step: 1 - step / lessons.steps, PAUSE_EVERY, lessons.after_every)
+    found = fit(model, order, steps, schedule, checkpoint=checkpoint, tick=tick)
+    return (monotonic() - start_s) / max(1, found.steps)
 
 
 def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:

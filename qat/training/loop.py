@@ -1,9 +1,11 @@
-"""The training loop, flat: data in memory, a learning-rate curve, one step after the other, resumable."""
+"""The training loop: one step after the other down a loss, with pauses to judge or to store, resumable."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +14,103 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cimsim.studies.study import Training
-from qat.training.checkpoint import restore_checkpoint, store_checkpoint
+from qat.modules.upkeep import after_step
+from qat.training.checkpoint import Stateful, restore_checkpoint, store_checkpoint
 from qat.training.data import Part, TrainingData, batches
 from workloads.errors import RunError
 
-Tick = Callable[[int], None]  # told how many images were just trained on
-Penalty = Callable[[], Tensor | float]  # a term of the loss
+Tick = Callable[[int], None]  # told how many images were just trained on, or had been before a run was killed
+Loss = Callable[[int, Tensor], Tensor]  # of a step on the images of these indices: a scalar
+
+
+def silent(images: int) -> None:
+    """The tick that nobody hears."""
+
+
+class Steps(NamedTuple):
+    """What a kind of training does: `optimizer` follows `loss`, `then` comes after each step, `judge` at each pause.
+
+    A state is the better the more `judge` gives. `beside` are further things with a state that the steps change.
+    """
+
+    name: str
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    then: Callable[[int], object] = lambda step: None
+    judge: Callable[[], float] | None = None
+    beside: tuple[Stateful, ...] = ()
+
+
+class Schedule(NamedTuple):
+    """How many steps, the rate of each, and how often there is a pause.
+
+    Every `after_every` steps the quantizers do what lies outside the gradient; never with 0.
+    """
+
+    total: int
+    rate: Callable[[int], float]
+    pause_every: int
+    after_every: int = 0
+
+    def pauses(self, step: int) -> bool:
+        return (step + 1) % self.pause_every == 0 or step + 1 >= self.total
+
+
+class Trained(NamedTuple):
+    """The best that was judged, and the steps that were done, those before a run was killed left out."""
+
+    best: float
+    steps: int
+
+
+def fit(
+    model: nn.Module, order: Iterable[Tensor], steps: Steps, schedule: Schedule, *,
+    checkpoint: Path | None = None, tick: Tick = silent,
+) -> Trained:  # fmt: skip
+    """A step for each batch of indices in `order`, in place; with a judge, the model is left in its best state.
+
+    A killed run goes on from `checkpoint`, written at each pause, to the same bytes. Raises RunError when a loss is
+    not finite.
+    """
+    kept = restore_checkpoint(checkpoint, model, steps.optimizer, steps.beside)
+    done, best, best_state, num_done = kept.get("done", 0), kept.get("best", -math.inf), kept.get("best_state"), 0
+    for step, index in enumerate(order):
+        if step < done:
+            tick(len(index))
+            continue
+        set_rate(steps.optimizer, schedule.rate(step))
+        step_on(steps.optimizer, partial(steps.loss, step, index), f"{steps.name}, step {step + 1}")
+        steps.then(step)
+        if schedule.after_every and (step + 1) % schedule.after_every == 0:
+            after_step(model, step)
+        num_done += 1
+        tick(len(index))
+        if schedule.pauses(step):
+            if steps.judge is not None and (found := steps.judge()) > best:
+                best, best_state = found, copy.deepcopy(model.state_dict())
+            progress = {"done": step + 1, "best": best, "best_state": best_state}
+            store_checkpoint(checkpoint, model, steps.optimizer, steps.beside, **progress)
+    if best_state is not None:
+        model.load_state_dict(best_state)
+    return Trained(best, num_done)
+
+
+def step_on(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], where: str) -> float:
+    """One step down the gradient; returns the loss. Raises RunError, and moves nothing, when it is not finite."""
+    optimizer.zero_grad(set_to_none=True)
+    found = loss()
+    value = found.item()
+    if not math.isfinite(value):
+        raise RunError(f"{where}: the loss became {value}: lower the learning rate (train.*_lr) or check the data")
+    found.backward()
+    optimizer.step()
+    return value
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every group, times the group's own `rate_factor` (1 unless given)."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_factor", 1.0)
 
 
 def one_cycle(step: int, total: int, peak: float) -> float:
@@ -28,27 +121,14 @@ def one_cycle(step: int, total: int, peak: float) -> float:
     return peak * max(1e-3, 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise))))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group, times the group's own `rate_factor` (1 unless given)."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("rate_factor", 1.0)
+def cycle(total: int, peak: float, *, pause_every: int, after_every: int = 0) -> Schedule:
+    """One cycle of the rate over all steps."""
+    return Schedule(total, partial(one_cycle, total=total, peak=peak), pause_every, after_every)
 
 
-def step_on(
-    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, where: str, penalty: Penalty = lambda: 0
-) -> float:
-    """One gradient step on the task loss, plus a penalty, which is asked for once the model has seen x.
-
-    Raises RunError when the loss is not finite.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss = F.cross_entropy(model(x), y) + penalty()
-    value = loss.item()
-    if not math.isfinite(value):
-        raise RunError(f"{where}: the loss became {value}: lower the learning rate (train.*_lr) or check the data")
-    loss.backward()
-    optimizer.step()
-    return value
+def task_loss(model: nn.Module, part: Part, index: Tensor) -> Tensor:
+    """Mean cross entropy of these images."""
+    return F.cross_entropy(model(part.images(index)), part.y[index])
 
 
 class Score(NamedTuple):
@@ -74,20 +154,16 @@ def score(model: nn.Module, part: Part, images: int | None = None, batch: int = 
 
 
 def train_float(
-    model: nn.Module, data: TrainingData, settings: Training, seed: int,
-    checkpoint: Path | None = None, tick: Tick = lambda images: None,
+    model: nn.Module, data: TrainingData, settings: Training, seed: int, *,
+    checkpoint: Path | None = None, tick: Tick = silent,
 ) -> nn.Module:  # fmt: skip
-    """Float training, one checkpoint per epoch; a killed run goes on after its last whole epoch."""
+    """Float training with a pause after each epoch, as `fit`; the same model is returned."""
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    epochs, batch = settings.float_epochs, settings.batch
+    per_epoch = len(data.train.y) // settings.batch
+    total = settings.float_epochs * per_epoch
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.float_lr, weight_decay=1e-4)
-    per_epoch = len(data.train.y) // batch
-    done = restore_checkpoint(checkpoint, model, optimizer).get("epoch", 0)
-    model.train()
-    for epoch in range(done, epochs):
-        for i, index in enumerate(batches(len(data.train.y), batch, per_epoch * batch, seed, first=epoch)):
-            set_rate(optimizer, one_cycle(epoch * per_epoch + i, epochs * per_epoch, settings.float_lr))
-            step_on(model, optimizer, data.train.images(index), data.train.y[index], f"float epoch {epoch + 1}")
-            tick(batch)
-        store_checkpoint(checkpoint, model, optimizer, epoch=epoch + 1)
+    steps = Steps("float training", optimizer, lambda step, index: task_loss(model, data.train, index))
+    order = batches(len(data.train.y), settings.batch, total * settings.batch, seed)
+    schedule = cycle(total, settings.float_lr, pause_every=per_epoch)
+    fit(model.train(), order, steps, schedule, checkpoint=checkpoint, tick=tick)
     return model

@@ -18,25 +18,25 @@ from qat.activations.inputs import calibrate
 from qat.activations.schemes import PactQuantizer
 from qat.kernels.noise import enduring
 from qat.modules.attach import quantize
-from qat.modules.upkeep import after_step, parameter_groups
+from qat.modules.upkeep import parameter_groups
 from qat.recipe import DEFAULT, Recipe
 from qat.schemes import Codebook
 from qat.schemes.universal import UniversalQuantizer, finish, ratio_penalty
 from qat.training import ewgs
-from qat.training.checkpoint import restore_checkpoint, store_checkpoint
 from qat.training.data import Part, TrainingData, batches
 from qat.training.distill import block_loss, block_outputs, quantized_blocks, soft_targets
-from qat.training.loop import Penalty, Score, Tick, one_cycle, score, set_rate, step_on
+from qat.training.loop import Score, Steps, Tick, cycle, fit, score, silent
 from qat.training.norms import estimate_statistics, needs_statistics
 from workloads.plan import Plan
 
+Penalty = Callable[[], Tensor | float]  # a term of the loss, asked for once the model has seen the images
 Lesson = Callable[[Tensor, Tensor], tuple[Tensor, Penalty]]
 STEP_FACTOR = 0.02  # step sizes are about 1/50 of what they scale, and Adam moves all parameters alike
 
 
 def tune(  # noqa: PLR0913 (all but five are named)
-    model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, tick: Tick = lambda images: None,
-    *, recipe: Recipe = DEFAULT, checkpoint: Path | None = None,
+    model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, *,
+    recipe: Recipe = DEFAULT, checkpoint: Path | None = None, tick: Tick = silent,
 ) -> float:  # fmt: skip
     """Quantize `model` by `plan` and train it, in place; returns the validation accuracy it is left with.
 
@@ -49,38 +49,31 @@ def tune(  # noqa: PLR0913 (all but five are named)
         recipe = recipe.model_copy(update={"weight_noise_fraction": settings.weight_noise_fraction})
     factors = settings.distill_factor or recipe.distill_factor, recipe.block_distill_factor
     teacher = copy.deepcopy(model).eval() if any(factors) else None
-    prepare(model, plan, data, settings, seed, recipe)
+    prepare(model, plan, data, settings, seed=seed, recipe=recipe)
     optimizer = torch.optim.AdamW(tuning_groups(model, settings.tune_lr, recipe))
     total, per_epoch = settings.tune_images // settings.batch, len(data.train.y) // settings.batch
-    is_soft = needs_statistics(model)
-    kept = restore_checkpoint(checkpoint, model, optimizer)
-    done, best, best_state = kept.get("step", 0), kept.get("best", -1.0), kept.get("best_state", {})
-    model.train()
+    order = batches(len(data.train.y), settings.batch, settings.tune_images, seed + 100)
+    schedule = cycle(total, settings.tune_lr, pause_every=per_epoch, after_every=recipe.after_every)
     with _taught(model, teacher, *factors) as teach:
-        for step, index in enumerate(batches(len(data.train.y), settings.batch, settings.tune_images, seed + 100)):
-            if step < done:
-                tick(settings.batch)
-                continue
-            set_rate(optimizer, one_cycle(step, total, settings.tune_lr))
+
+        def loss(step: int, index: Tensor) -> Tensor:
             x, y = data.train.images(index), data.train.y[index]
             if recipe.ewgs_delta == "hessian" and step % per_epoch == 0:
                 _follow_hessian(model, x, y, seed + step)
             y, lesson = teach(x, y)
-            penalty = partial(_penalty, model, recipe, step / max(1, total), lesson)
-            step_on(model, optimizer, x, y, "fine-tuning", penalty)
-            if (step + 1) % recipe.after_every == 0:
-                after_step(model, step)
-            tick(settings.batch)
-            if (step + 1) % per_epoch == 0 or step + 1 >= total:
-                if is_soft:
-                    estimate_statistics(model, data.train)
-                found = judged(model, data.validation).accuracy
-                if found > best:
-                    best, best_state = found, copy.deepcopy(model.state_dict())
-                store_checkpoint(checkpoint, model, optimizer, step=step + 1, best=best, best_state=best_state)
-    model.load_state_dict(best_state)
+            return F.cross_entropy(model(x), y) + _penalty(model, recipe, step / max(1, total), lesson)
+
+        steps = Steps("fine-tuning", optimizer, loss, judge=partial(_accuracy, model, data))
+        found = fit(model.train(), order, steps, schedule, checkpoint=checkpoint, tick=tick)
     finish(model)
-    return best
+    return found.best
+
+
+def _accuracy(model: nn.Module, data: TrainingData) -> float:
+    """On validation images, with the statistics of the weights that are stored."""
+    if needs_statistics(model):
+        estimate_statistics(model, data.train)
+    return judged(model, data.validation).accuracy
 
 
 def judged(model: nn.Module, part: Part) -> Score:
@@ -89,7 +82,7 @@ def judged(model: nn.Module, part: Part) -> Score:
         return score(model, part)
 
 
-def prepare(model: nn.Module, plan: Plan, data: TrainingData, settings: Training, seed: int, recipe: Recipe) -> None:
+def prepare(model: nn.Module, plan: Plan, data: TrainingData, settings: Training, *, seed: int, recipe: Recipe) -> None:
     """Quantize weights and activations, with steps from the calibration images."""
     calibration = data.train.images(slice(0, settings.calibration_images))
     quantize(model, plan, recipe=recipe, example_input=calibration[:1], seed=seed)

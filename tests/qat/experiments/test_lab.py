@@ -53,7 +53,7 @@ def test_an_interrupted_trial_ends_with_the_same_bytes(fmt, recipe, tmp_path):
 
     model, checkpoint = float_network(one, broken), broken / f"checkpoints/{one.key}.pt"
     with pytest.raises(Killed):
-        tune(model, one.plan(model), training_data("digits"), TRAIN, 0, dies,
+        tune(model, one.plan(model), training_data("digits"), TRAIN, 0, tick=dies,
              recipe=RECIPES[recipe], checkpoint=checkpoint)  # fmt: skip
     assert checkpoint.exists()
     run_trials([one], broken)

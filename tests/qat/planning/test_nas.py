@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,11 @@ from cimsim.engine.whole import simulate
 from cimsim.studies.table import CostTable, build_table
 from qat.modules.mixture import Mixture, relax
 from qat.planning import nas
-from qat.planning.nas import Aim, Budgets, SearchSettings, search, spread, supernet, warm
+from qat.planning.aim import Aim, Budgets
+from qat.planning.nas import SearchSettings, search, spread, supernet, warm
 from qat.training import data as training
 from qat.training.data import Part, TrainingData, training_data
-from qat.training.loop import step_on
+from qat.training.loop import step_on, task_loss
 from tests.helpers.trained_digits import DATA, FORMATS, LAYERS, network, prices, same_state, trained
 from workloads.data.datasets import load
 from workloads.errors import RunError
@@ -144,10 +147,10 @@ def test_only_the_architecture_step_moves_alpha_and_moves_nothing_else():
     names = {name for name, p in model.named_parameters() if id(p) in alphas}
     nas._sample(mixtures, 0)
     before = snapshot()
-    step_on(model, weights, DATA.train.images(index), DATA.train.y[index], "here")
+    step_on(weights, partial(task_loss, model, DATA.train, index), "here")
     assert not moved(before) & names and any("original" in name for name in moved(before))
     before = snapshot()
-    nas._arch_step(model, mixtures, arch, costs, DATA.arch, index)
+    nas._arch_step(mixtures, arch, costs, partial(task_loss, model, DATA.arch, index))
     assert moved(before) == names
 
 
@@ -160,7 +163,7 @@ def test_the_sampled_step_has_the_gradient_of_binary_gates():
     nas._sample(mixtures, 5)
     sampled: dict[str, Tensor] = {}
     arch = torch.optim.SGD([m.alpha for m in mixtures.values()], lr=0.0)
-    nas._arch_step(model, mixtures, arch, costs, DATA.arch, index)
+    nas._arch_step(mixtures, arch, costs, partial(task_loss, model, DATA.arch, index))
     twin = trained()  # a plain network that has the sampled weights as its own
     for layer, mixture in mixtures.items():
         weight = getattr(model.get_submodule(layer).parametrizations, "weight").original.detach()  # noqa: B009
@@ -226,7 +229,7 @@ def test_where_accuracy_is_free_each_budget_is_kept_by_the_expected_cost(which, 
 
 @pytest.fixture(scope="module")
 def isaac_table() -> CostTable:
-    return build_table(network(), load_chip("isaac"), (*FORMATS, "d4-q4"), held={"conv1": "linear-8"})
+    return build_table(network(), load_chip("isaac"), (*FORMATS, "d4-q4"), fixed_formats={"conv1": "linear-8"})
 
 
 def searched(table: CostTable, share: float, data: TrainingData = DATA, seed: int = 0):
@@ -237,7 +240,7 @@ def searched(table: CostTable, share: float, data: TrainingData = DATA, seed: in
         return simulate(network(), chip, plan).energy_pj
 
     model = trained()
-    mixtures = supernet(model, table.candidates(), 8, data.train, 128, seed)
+    mixtures = supernet(model, table.candidates(), data.train, bits=8, num_calibration=128, seed=seed)
     settings = SHORT._replace(seed=seed)
     warm(model, mixtures, data, settings)
     found = search(

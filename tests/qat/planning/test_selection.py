@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cimsim.studies.table import CostTable
-from qat.planning.selection import Room, Trials, breed, improved, probable_plans, tried
+from qat.planning.selection import Room, Tryouts, breed, improved, probable_plans, tried
 from tests.helpers.trained_digits import prices
 
 # The most probable plans that fit.
@@ -139,7 +139,7 @@ def test_a_plan_without_alternatives_stays():
     room = Room(table, 5.0, lambda plan: True)
     assert improved(only, room, lambda plan: 1.0) == only
     assert breed([only], room, lambda plan: 1.0, 0) == [only]
-    assert tried([only], room, lambda plan: 1.0, Trials(5, lambda plan: 2.0), 0) == only
+    assert tried([only], room, lambda plan: 1.0, Tryouts(5, lambda plan: 2.0), 0) == only
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 12])
@@ -148,7 +148,7 @@ def test_trials_are_as_many_as_asked_for_and_never_the_same_plan_twice(count):
     loss, _ = loss_of(worth)
     seen = []
     start = breed([cheapest(room)], room, loss, 0)
-    best = tried(start, room, loss, Trials(count, lambda plan: seen.append(plan) or -loss(plan)), 0)
+    best = tried(start, room, loss, Tryouts(count, lambda plan: seen.append(plan) or -loss(plan)), 0)
     assert len(seen) == count == len({tuple(plan.values()) for plan in seen})
     assert all(room.allows(plan) for plan in seen)
     assert best == max(seen, key=loss)  # trials have the last word, even against the supernet
@@ -162,5 +162,5 @@ def test_trials_correct_a_supernet_that_knows_little():
         truth, _ = loss_of(worth)
         noisy, _ = loss_of(worth + np.random.default_rng(100 + seed).normal(0, worth.std(), worth.shape))
         plans = breed([cheapest(room)], room, noisy, seed)
-        gains.append(truth(plans[0]) - truth(tried(plans, room, noisy, Trials(12, truth), seed)))
+        gains.append(truth(plans[0]) - truth(tried(plans, room, noisy, Tryouts(12, truth), seed)))
     assert min(gains) >= 0 and np.mean(gains) > 0.05, gains

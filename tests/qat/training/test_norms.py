@@ -41,7 +41,7 @@ def test_who_needs_them(recipe, is_soft):
 
 def test_statistics_are_the_plain_average_over_batches_of_the_inference_weights():
     model = normed()
-    prepare(model, plan_of(model), DATA, SETTINGS, 0, RECIPES["dkm"])
+    prepare(model, plan_of(model), DATA, SETTINGS, seed=0, recipe=RECIPES["dkm"])
     model.train()
     estimate_statistics(model, DATA.train)
     norm = model[1]

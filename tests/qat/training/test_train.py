@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from qat.training import data as training
+from qat.training import loop
 from qat.training.checkpoint import load_checkpoint
 from qat.training.data import Part, batches, training_data
-from qat.training.loop import one_cycle, score, set_rate, step_on, train_float
+from qat.training.loop import one_cycle, score, set_rate, step_on, task_loss, train_float
 from tests.helpers.trained_digits import DATA, SETTINGS, same_state, trained
 from workloads.data.datasets import Dataset
 from workloads.errors import InputError, RunError
@@ -128,7 +130,7 @@ def test_a_step_is_gradient_descent_on_the_mean_cross_entropy():
     loss = F.cross_entropy(model(x), y)
     (expected,) = torch.autograd.grad(loss, [model.weight])
     before = model.weight.detach().clone()
-    value = step_on(model, torch.optim.SGD(model.parameters(), lr=0.25), x, y, "here")
+    value = step_on(torch.optim.SGD(model.parameters(), lr=0.25), lambda: F.cross_entropy(model(x), y), "here")
     assert value == loss.item()
     torch.testing.assert_close(model.weight.detach(), before - 0.25 * expected)
 
@@ -137,10 +139,9 @@ def test_a_step_is_gradient_descent_on_the_mean_cross_entropy():
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_key(bad):
     model = nn.Linear(2, 2)
     before = model.weight.detach().clone()
-    with pytest.raises(RunError, match=r"float epoch 3: the loss became (nan|inf).*train\.\*_lr"):
-        step_on(
-            model, torch.optim.SGD(model.parameters(), 1.0), torch.full((1, 2), bad), torch.tensor([0]), "float epoch 3"
-        )
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    with pytest.raises(RunError, match=r"step 3: the loss became (nan|inf).*train\.\*_lr"):
+        step_on(optimizer, lambda: model(torch.full((1, 2), bad)).sum(), "step 3")
     assert torch.equal(model.weight, before)
 
 
@@ -189,23 +190,24 @@ def test_epochs_follow_each_other_as_one_stream_of_batches():
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4)
     for step, index in enumerate(batches(len(DATA.train.y), THREE.batch, 3 * 1_160, seed=1)):
         set_rate(optimizer, one_cycle(step, 3 * 29, THREE.float_lr))
-        step_on(model, optimizer, DATA.train.images(index), DATA.train.y[index], "here")
+        step_on(optimizer, partial(task_loss, model, DATA.train, index), "here")
     assert same_state(found, model)
 
 
 @pytest.mark.parametrize("epochs_done", [0.5, 1.0, 1.7, 2.2])
-def test_a_killed_run_ends_with_the_same_bits(tmp_path, epochs_done):
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, epochs_done, monkeypatch):
     path = tmp_path / "float.pt"
     uninterrupted = train_float(build("digitsnet", 1), DATA, THREE, 1)
     with pytest.raises(Killed):
-        train_float(build("digitsnet", 1), DATA, THREE, 1, path, killer(int(epochs_done * 1160)))
+        train_float(build("digitsnet", 1), DATA, THREE, 1, checkpoint=path, tick=killer(int(epochs_done * 1160)))
     assert path.exists() == (epochs_done >= 1)
-    resumed_images: list[int] = []
-    resumed = train_float(build("digitsnet", 1), DATA, THREE, 1, path, resumed_images.append)
+    steps, images = [], list[int]()
+    monkeypatch.setattr(loop, "step_on", lambda *args: steps.append(args) or step_on(*args))
+    resumed = train_float(build("digitsnet", 1), DATA, THREE, 1, checkpoint=path, tick=images.append)
     assert same_state(resumed, uninterrupted)
-    assert sum(resumed_images) == (3 - int(epochs_done)) * 1160
-    again = train_float(build("digitsnet", 1), DATA, THREE, 1, path, killer(0))  # done: not one step more
-    assert same_state(again, uninterrupted)
+    assert (len(steps), sum(images)) == ((3 - int(epochs_done)) * 29, 3 * 1160)
+    again = train_float(build("digitsnet", 1), DATA, THREE, 1, checkpoint=path)  # done: not one step more
+    assert same_state(again, uninterrupted) and len(steps) == (3 - int(epochs_done)) * 29
 
 
 def test_float_training_sees_its_own_part_only():
@@ -220,12 +222,12 @@ def test_float_training_sees_its_own_part_only():
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     path = tmp_path / "float.pt"
-    train_float(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), DATA, SETTINGS, 0, path)
+    train_float(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), DATA, SETTINGS, 0, checkpoint=path)
     return path
 
 
 def test_a_truncated_checkpoint_is_named_with_its_remedy(checkpoint):
-    assert load_checkpoint(checkpoint)["epoch"] == SETTINGS.float_epochs
+    assert load_checkpoint(checkpoint)["done"] == SETTINGS.float_epochs * 29
     whole = checkpoint.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 30):
         checkpoint.write_bytes(whole[:size])

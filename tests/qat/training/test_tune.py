@@ -55,7 +55,7 @@ def test_the_best_of_all_epochs_is_kept(monkeypatch):
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         return Score(0.0, next(accuracies))
 
-    monkeypatch.setattr(import_module("qat.training.tune"), "score", told)  # `qat.training.tune` itself is the function
+    monkeypatch.setattr(import_module("qat.training.tune"), "score", told)
     model = trained()
     settings = SETTINGS.model_copy(update={"tune_images": 4 * 1_160})
     assert tune(model, MIXED, DATA, settings, 0) == 0.9
@@ -136,7 +136,7 @@ def test_groups_hold_all_parameters_once_steps_slowly_and_only_weights_decay():
 def test_the_count_of_images_is_told():
     told: list[int] = []
     model = trained()
-    tune(model, MIXED, DATA, SETTINGS, 0, told.append)
+    tune(model, MIXED, DATA, SETTINGS, 0, tick=told.append)
     assert sum(told) == SETTINGS.tune_images and set(told) == {SETTINGS.batch}
     assert same_state(model, tuned()[0])
 
