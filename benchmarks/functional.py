@@ -11,10 +11,10 @@ from time import perf_counter
 import numpy as np
 
 from cimsim.arrays.adc_range import FULL_RANGE, adc_step
-from cimsim.arrays.encodings import ArrayNumbers
+from cimsim.arrays.encodings import ArrayNumbers, Widths
 from cimsim.arrays.mvm import array_mvm
 from cimsim.arrays.nonideal import Nonidealities
-from cimsim.arrays.programmed import Origin, ProgrammedArrays, Widths
+from cimsim.arrays.programmed import Origin, ProgrammedArrays
 
 SIZE = 1024
 # One dot product per row: positions per image, inputs, outputs (LeCun et al., 1998, with 28 x 28 input padded).
@@ -56,7 +56,7 @@ def bit_serial() -> None:
     x_float, w_float = x.astype(np.float32), w.astype(np.float32)
     works = {
         f"ADC {bits} bits, {threads} thread{'s' * (threads > 1)}": lambda bits=bits, threads=threads: array_mvm(
-            x, w, SERIAL_ARRAY._replace(adc_bits=bits), 7, 7, threads=threads
+            x, w, SERIAL_ARRAY._replace(adc_bits=bits), Widths(7, 7), threads=threads
         )
         for bits, threads in ((6, 1), (6, 2), (4, 1))
     }
@@ -89,7 +89,7 @@ def lenet(num_images: int) -> None:
         x, w = operands(positions * num_images, (num_inputs, num_outputs), 8)
         x_float, w_float = x.astype(np.float32), w.astype(np.float32)
         works = {
-            "array": lambda x=x, w=w: array_mvm(x, w, LENET_ARRAY, 8, 8),
+            "array": lambda x=x, w=w: array_mvm(x, w, LENET_ARRAY, Widths(8, 8)),
             "GEMM": lambda x=x_float, w=w_float: x @ w,
         }
         seconds = seconds_of(works, 1)

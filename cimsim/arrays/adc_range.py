@@ -19,6 +19,7 @@ from cimsim.arrays.encodings import (
     MAX_SUM,
     ArrayNumbers,
     StoredWeights,
+    Widths,
     code_range,
     input_shift,
     input_steps,
@@ -62,30 +63,26 @@ def fixed(largest_sum: str | int | Fraction) -> AdcRange:
     return AdcRange("fixed", Fraction(largest_sum))
 
 
-def adc_step(
-    chosen: AdcRange, x_sample: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, widths: tuple[int, int, bool]
-) -> int:
+def adc_step(chosen: AdcRange, x_sample: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, widths: Widths) -> int:
     """The ADC's step for weights w [I, O] and sampled inputs [N, I]; widths: weight bits, input bits, signed inputs.
 
     Raises ValueError as `array_mvm`.
     """
     check_operands(x_sample, w, numbers, widths)
     if chosen.mode == "least_error":
-        return calibrate_adc_step(x_sample, w, numbers, *widths)
-    stored = store(w, numbers, widths[0])
+        return calibrate_adc_step(x_sample, w, numbers, widths)
+    stored = store(w, numbers, widths.weight_bits)
     if chosen.mode == "percentile":
         counts = sum_counts(x_sample, stored, numbers, widths)
         rank = ceil(chosen.value / 100 * int(counts.sum()))
         largest = Fraction(int(np.searchsorted(np.cumsum(counts), rank)))
     else:
-        largest = chosen.value if chosen.mode == "fixed" else Fraction(max_column_sum(numbers, widths[1]))
+        largest = chosen.value if chosen.mode == "fixed" else Fraction(max_column_sum(numbers, widths.input_bits))
     top = max(code_range(numbers, bool(stored.has_sign.any()))[1], 1)
     return min(max(ceil(largest / top), 1), MAX_SUM)
 
 
-def sum_counts(
-    x: np.ndarray, stored: StoredWeights, numbers: ArrayNumbers, widths: tuple[int, int, bool]
-) -> np.ndarray:
+def sum_counts(x: np.ndarray, stored: StoredWeights, numbers: ArrayNumbers, widths: Widths) -> np.ndarray:
     """How often conversions meet sums of each magnitude, for inputs x [N, I]: int64 [largest magnitude + 1]."""
     found = np.zeros(1, np.int64)
     for sums in column_sums(x, stored, numbers, widths):
@@ -95,14 +92,12 @@ def sum_counts(
     return found
 
 
-def column_sums(
-    x: np.ndarray, stored: StoredWeights, numbers: ArrayNumbers, widths: tuple[int, int, bool]
-) -> Iterator[np.ndarray]:
+def column_sums(x: np.ndarray, stored: StoredWeights, numbers: ArrayNumbers, widths: Widths) -> Iterator[np.ndarray]:
     """What columns give before conversion, row group by row group and step by step: int64 [N, planes * O], of inputs
     x [N, I]."""
     digits = stored.digits.astype(np.float32)  # products are below MAX_SUM: float32 has them exactly
-    shift = input_shift(numbers, *widths[1:])
-    largest, steps = numbers.largest_digit, input_steps(numbers, widths[1], widths[2] and not shift)
+    shift = input_shift(numbers, widths.input_bits, widths.input_signed)
+    largest, steps = numbers.largest_digit, input_steps(numbers, widths.input_bits, widths.input_signed and not shift)
     x = x.astype(np.int32) + shift
     for start, stop in zip(*row_groups(x.shape[1], numbers), strict=True):
         held = digits[:, start:stop].swapaxes(0, 1).reshape(stop - start, -1)

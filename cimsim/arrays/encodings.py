@@ -98,6 +98,15 @@ class StoredWeights(NamedTuple):
         return digits
 
 
+class Widths(NamedTuple):
+    """Bits of the operands, and the ADC step."""
+
+    weight_bits: int
+    input_bits: int
+    input_signed: bool = False
+    adc_step: int = 1
+
+
 class Step(NamedTuple):
     """One read of a row group: bits `low` to `low + bits` of `source`, whose code counts `weight`.
 

@@ -17,6 +17,7 @@ from cimsim.arrays.encodings import (
     ENCODINGS,
     MAX_SUM,
     ArrayNumbers,
+    Widths,
     check,
     code_range,
     cut,
@@ -42,17 +43,8 @@ __all__ = [
 BATCH, MORE = 512, 1 << 24  # vectors per pass, or as many as make so many products: bits and codes stay in cache
 
 
-def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only rename the arguments
-    x: np.ndarray,
-    w: np.ndarray,
-    numbers: ArrayNumbers,
-    weight_bits: int,
-    input_bits: int,
-    input_signed: bool = False,
-    adc_step: int = 1,
-    *,
-    shortcut: bool = True,
-    threads: int = 1,
+def array_mvm(
+    x: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, widths: Widths, *, shortcut: bool = True, threads: int = 1
 ) -> np.ndarray:
     """What the arrays return for integers x [N, I] and signed integers w [I, O]: int64 [N, O].
 
@@ -61,7 +53,8 @@ def array_mvm(  # noqa: PLR0913  one call site per layer; a record would only re
     With `shortcut` a lossless ADC is not simulated, for the product is then exact. Threads share the vectors and change
     nothing. Raises ValueError if a number does not fit.
     """
-    check_operands(x, w, numbers, (weight_bits, input_bits, input_signed))
+    check_operands(x, w, numbers, widths)
+    weight_bits, input_bits, input_signed, adc_step = widths
     if not 1 <= adc_step <= MAX_SUM:
         raise ValueError(f"adc_step = {adc_step}: must be 1 to {MAX_SUM}")
     # bipolar drivers give the most negative input one level more than others
@@ -98,25 +91,18 @@ def slice_weights(w: np.ndarray, numbers: ArrayNumbers, weight_bits: int) -> np.
     return store(w, numbers._replace(phases=1), weight_bits).cells.reshape(-1, *w.shape)
 
 
-def calibrate_adc_step(
-    x_sample: np.ndarray,
-    w: np.ndarray,
-    numbers: ArrayNumbers,
-    weight_bits: int,
-    input_bits: int,
-    input_signed: bool = False,
-) -> int:
+def calibrate_adc_step(x_sample: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, widths: Widths) -> int:
     """The step (>= 1) with the least squared output error on x_sample [N, I]; 1 if the ADC is lossless.
 
     Steps up to the first that never clips are tried: all of them if at most 32, else coarse, then fine.
     """
-    last = -(-max_column_sum(numbers, input_bits) // max(code_range(numbers, numbers.is_signed)[1], 1))
+    last = -(-max_column_sum(numbers, widths.input_bits) // max(code_range(numbers, numbers.is_signed)[1], 1))
     if last == 1:
         return 1
     exact = array_mvm_exact(x_sample, w)
 
     def error(step: int) -> tuple[float, int]:
-        got = array_mvm(x_sample, w, numbers, weight_bits, input_bits, input_signed=input_signed, adc_step=step)
+        got = array_mvm(x_sample, w, numbers, widths._replace(adc_step=step))
         return float(np.square((got - exact).astype(np.float64)).sum()), step
 
     stride = 1 if last <= 32 else isqrt(last)
@@ -125,10 +111,9 @@ def calibrate_adc_step(
     return min([best, *(error(step) for step in near if stride > 1)])[1]
 
 
-def check_operands(x: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, widths: tuple[int, int, bool]) -> None:
-    """Raises ValueError unless x [N, I] and w [I, O] fit each other and their widths (weight bits, input bits, signed
-    inputs), and these the array."""
-    weight_bits, input_bits, input_signed = widths
+def check_operands(x: np.ndarray, w: np.ndarray, numbers: ArrayNumbers, widths: Widths) -> None:
+    """Raises ValueError unless x [N, I] and w [I, O] fit each other and their widths, and these the array."""
+    weight_bits, input_bits, input_signed, _ = widths
     check(numbers, weight_bits, input_bits)
     check_range("x", x, input_bits, input_signed)
     check_range("w", w, weight_bits, True)

@@ -18,6 +18,7 @@ from cimsim.arrays import noise
 from cimsim.arrays.encodings import (
     ArrayNumbers,
     StoredWeights,
+    Widths,
     code_range,
     input_shift,
     input_steps,
@@ -33,15 +34,6 @@ from cimsim.arrays.packed import corrections
 BATCH = 512  # vectors per pass: their sums stay in cache
 CELLS, NOISE = 0, 1  # what is drawn
 GRID = 256  # conductances that a cell is told apart by, at least
-
-
-class Widths(NamedTuple):
-    """Bits of the operands, and the ADC step."""
-
-    weight_bits: int
-    input_bits: int
-    input_signed: bool = False
-    adc_step: int = 1
 
 
 class Origin(NamedTuple):
@@ -61,7 +53,7 @@ class ProgrammedArrays:
     """
 
     def __init__(self, w: np.ndarray, numbers: ArrayNumbers, widths: Widths, cells: Nonidealities, origin: Origin):
-        check_operands(np.zeros((0, len(w)), np.int8), w, numbers, widths[:3])
+        check_operands(np.zeros((0, len(w)), np.int8), w, numbers, widths)
         stored = store(w, numbers, widths.weight_bits)
         self.numbers, self.widths = numbers, widths
         self.shift = input_shift(numbers, widths.input_bits, widths.input_signed)
@@ -83,7 +75,7 @@ class ProgrammedArrays:
 
         Raises ValueError as `array_mvm`.
         """
-        check_operands(x, np.zeros((self.groups[1][-1], 1), np.int8), self.numbers, self.widths[:3])
+        check_operands(x, np.zeros((self.groups[1][-1], 1), np.int8), self.numbers, self.widths)
         out = np.tile(self.constant, (len(x), 1))
         for start in range(0, len(x), BATCH):
             part = x[start : start + BATCH].astype(np.int32) + self.shift

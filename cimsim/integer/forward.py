@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from cimsim.arrays.activity import exact
 from cimsim.arrays.adc_range import LEAST_ERROR, AdcRange, adc_step
-from cimsim.arrays.encodings import ArrayNumbers
+from cimsim.arrays.encodings import ArrayNumbers, Widths
 from cimsim.arrays.mvm import array_mvm
 from cimsim.arrays.nonideal import Nonidealities
-from cimsim.arrays.programmed import Origin, ProgrammedArrays, Widths
+from cimsim.arrays.programmed import Origin, ProgrammedArrays
 from cimsim.components.base import Activity
 from cimsim.integer.artifact import Artifact, Grid
 from cimsim.integer.ops import (
@@ -109,7 +109,7 @@ def collect(artifact: Artifact, x: NDArray[np.uint8], numbers: ArrayNumbers) -> 
 
     def measured(layer: Layer, grid: Grid, x_GMI: NDArray, w_GIO: NDArray) -> NDArray[np.int64]:
         bits = artifact.plan.format_of(layer.name).array_bits
-        groups = [exact(x, w, numbers, bits, grid.bits, grid.signed) for x, w in zip(x_GMI, w_GIO, strict=True)]
+        groups = [exact(x, w, numbers, Widths(bits, grid.bits, grid.signed)) for x, w in zip(x_GMI, w_GIO, strict=True)]
         found[layer.name] = Activity(*np.mean(groups, axis=0).tolist())  # groups are of one size
         return exact_sums(x_GMI, w_GIO)
 
@@ -145,7 +145,7 @@ def calibrate_adc(
     def calibrated(layer: Layer, grid: Grid, x_GMI: NDArray, w_GIO: NDArray) -> NDArray[np.int64]:
         bits = layers[layer.name].weight_format.array_bits
         sample = x_GMI[:, :: -(-x_GMI.shape[1] // MAX_SAMPLE)]
-        widths = bits, grid.bits, grid.signed
+        widths = Widths(bits, grid.bits, grid.signed)
         steps = [adc_step(chosen, x, w, numbers, widths) for x, w in zip(sample, w_GIO, strict=True)]
         layers[layer.name] = layers[layer.name].model_copy(update={"adc_step": max(steps)})
         return _through_arrays(layers[layer.name], grid, x_GMI, w_GIO, numbers)
@@ -195,7 +195,7 @@ def _through_arrays(
 ) -> NDArray[np.int64]:
     step = choice.adc_step or 1
     parts = [
-        array_mvm(x, w, numbers, choice.weight_format.array_bits, grid.bits, grid.signed, step)
+        array_mvm(x, w, numbers, Widths(choice.weight_format.array_bits, grid.bits, grid.signed, step))
         for x, w in zip(x_GMI, w_GIO, strict=True)
     ]
     return np.concatenate(parts, axis=1)

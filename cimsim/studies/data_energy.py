@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimsim.arrays.activity import exact, from_histograms, histogram
+from cimsim.arrays.encodings import Widths
 from cimsim.chip.model import Chip
 from cimsim.chip.numbers import array_numbers
 from cimsim.components.base import REFERENCE, Activity
@@ -40,10 +41,10 @@ def by_layer(artifact: Artifact, x: NDArray[np.uint8], chip: Chip) -> list[Layer
     numbers, rows = array_numbers(chip), []
     for name, grid, groups in operands(artifact, x):
         choice = artifact.plan.layers[name]
-        widths = choice.weight_format.array_bits, grid.bits, grid.signed
-        counted = [exact(x_MI, w_IO, numbers, *widths) for x_MI, w_IO in groups]
+        widths = Widths(choice.weight_format.array_bits, grid.bits, grid.signed)
+        counted = [exact(x_MI, w_IO, numbers, widths) for x_MI, w_IO in groups]
         inputs, weights = (np.concatenate([pair[i].ravel() for pair in groups]) for i in (0, 1))
-        guessed = from_histograms(histogram(inputs), histogram(weights), numbers, *widths)
+        guessed = from_histograms(histogram(inputs), histogram(weights), numbers, widths)
         layer = next(one for one in artifact.network.layers if one.name == name)
         actions = layer_work(layer, choice, chip).actions
         known = Activity(*np.mean(counted, axis=0).tolist()), guessed, REFERENCE

@@ -8,16 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cimsim.arrays.encodings import ArrayNumbers
-
-
-class Widths(NamedTuple):
-    """How wide the operands are, and the ADC step."""
-
-    weight_bits: int
-    input_bits: int
-    input_signed: bool = False
-    adc_step: int = 1
+from cimsim.arrays.encodings import ArrayNumbers, Widths
 
 
 class Column(NamedTuple):

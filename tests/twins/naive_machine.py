@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from cimsim.events import MEMORY, Given, Load, Task, TaskTimes, Timeline
+from cimsim.events import MEMORY, Load, Setup, Task, TaskTimes, Timeline
 
 Step = tuple[Callable[[], bool], Callable[[], None]]  # may I go on? and what I book for each unit of waiting
 
@@ -67,7 +67,7 @@ class _Twin:
                 raise RuntimeError("nobody can ever move")
         memory = self.held.pop(MEMORY, 0)
         times = tuple(map(self.times, range(len(self.tasks))))
-        given = Given(tuple(self.tasks), self.pipelined, self.buffer_chunks)
+        given = Setup(tuple(self.tasks), self.pipelined, self.buffer_chunks)
         return Timeline(max(self.end), times, (), dict(self.held), memory, given)
 
     def times(self, index: int) -> TaskTimes:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cimsim.arrays.activity import exact, from_histograms, histogram
-from cimsim.arrays.encodings import ArrayNumbers
+from cimsim.arrays.encodings import ArrayNumbers, Widths
 from cimsim.chip.reading import load_chip
 from cimsim.components.base import REFERENCE, Activity
 from cimsim.components.crossbar import Crossbar
@@ -63,7 +63,7 @@ def test_counts_are_those_of_every_cell(encoding, width, seed):
     cell_bits = 1 if encoding in ("twos_complement", "xnor") else 2
     numbers = ArrayNumbers(4, 4, cell_bits, width, 8, encoding)
     x, w = rng.integers(0, 16, (3, 5)), rng.integers(-8, 8, (5, 2))
-    assert exact(x, w, numbers, 4, 4) == pytest.approx(slow(x, w, numbers, 4, 4))
+    assert exact(x, w, numbers, Widths(4, 4)) == pytest.approx(slow(x, w, numbers, 4, 4))
 
 
 def test_independent_data_need_no_more_than_histograms():
@@ -71,8 +71,8 @@ def test_independent_data_need_no_more_than_histograms():
     rng = np.random.default_rng(0)
     x, w = rng.integers(0, 256, (400, 300)), rng.integers(-8, 8, (300, 64))
     numbers = ArrayNumbers(512, 512, 1, 1, 16, "offset")
-    found = exact(x, w, numbers, 4, 8)
-    assert from_histograms(histogram(x), histogram(w), numbers, 4, 8) == pytest.approx(found, rel=0.01)
+    found = exact(x, w, numbers, Widths(4, 8))
+    assert from_histograms(histogram(x), histogram(w), numbers, Widths(4, 8)) == pytest.approx(found, rel=0.01)
     assert found == pytest.approx(REFERENCE, rel=0.01)
 
 
@@ -81,8 +81,8 @@ def test_rows_that_go_together_are_seen_by_exact_counts_only():
     x = np.tile([15, 0], (6, 4))
     w = np.tile([[7], [-8]], (4, 3))
     numbers = ArrayNumbers(8, 8, 1, 1, 8, "offset")
-    assert exact(x, w, numbers, 4, 4) == pytest.approx(Activity(0.5, 0.5, 0.5))
-    assert from_histograms(histogram(x), histogram(w), numbers, 4, 4) == pytest.approx(Activity(0.5, 0.5, 0.25))
+    assert exact(x, w, numbers, Widths(4, 4)) == pytest.approx(Activity(0.5, 0.5, 0.5))
+    assert from_histograms(histogram(x), histogram(w), numbers, Widths(4, 4)) == pytest.approx(Activity(0.5, 0.5, 0.25))
 
 
 @pytest.mark.parametrize("activity", [Activity(0.3, 0.6, 0.25), Activity(0.0, 0.5, 0.0), REFERENCE])
@@ -135,5 +135,5 @@ def test_signed_inputs_of_several_bits_a_step_are_driven_shifted():
     """Two's complement in steps of two bits would need a negative level: -8 .. 7 are driven as 0 .. 15."""
     numbers = ArrayNumbers(8, 8, 1, 2, 8, "offset")
     x, w = np.full((2, 8), -8), np.full((8, 2), -8)
-    assert exact(x, w, numbers, 4, 4, input_signed=True).input_density == 0
-    assert exact(-x - 1, w, numbers, 4, 4, input_signed=True).input_density == 1
+    assert exact(x, w, numbers, Widths(4, 4, input_signed=True)).input_density == 0
+    assert exact(-x - 1, w, numbers, Widths(4, 4, input_signed=True)).input_density == 1

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cimsim.arrays.adc_range import FULL_RANGE, LEAST_ERROR, adc_step, column_sums, fixed, percentile
-from cimsim.arrays.encodings import ENCODINGS, ArrayNumbers, code_range, max_column_sum, store
+from cimsim.arrays.encodings import ENCODINGS, ArrayNumbers, Widths, code_range, max_column_sum, store
 from cimsim.arrays.mvm import array_mvm, calibrate_adc_step
 from cimsim.integer.forward import calibrate_adc
 from tests.cimsim.arrays.test_functional import cases, operands
 from tests.helpers.integer_network import IMAGES, artifact_of
-from tests.twins.naive_functional import Widths, columns, is_shifted, reads, row_groups
+from tests.twins.naive_functional import columns, is_shifted, reads, row_groups
 
 PLAIN = ArrayNumbers(64, 64, 1, 1, 4, "offset")
 
@@ -47,7 +47,7 @@ def naive_sums(x, w, numbers, widths):
 @settings(max_examples=80)
 def test_sums_are_those_of_the_twin(case):
     numbers, x, w, *widths = case
-    found = [array.ravel() for array in column_sums(x, store(w, numbers, widths[0]), numbers, tuple(widths))]
+    found = [array.ravel() for array in column_sums(x, store(w, numbers, widths[0]), numbers, Widths(*widths))]
     assert sorted(np.concatenate(found).tolist()) == naive_sums(x, w, numbers, widths)
 
 
@@ -57,14 +57,16 @@ def test_the_full_range_never_clips(case):
     """The highest code is worth the largest sum or more, and with one step less it would not be."""
     numbers, x, w, *widths = case
     numbers = numbers._replace(adc_bits=max(numbers.adc_bits - 2, 2))
-    step = adc_step(FULL_RANGE, x, w, numbers, tuple(widths))
+    step = adc_step(FULL_RANGE, x, w, numbers, Widths(*widths))
     stored = store(w, numbers, widths[0])
     top = code_range(numbers, bool(stored.has_sign.any()))[1]
     assert step * top >= max_column_sum(numbers, widths[1]) > (step - 1) * top
     wide = numbers._replace(adc_bits=30)
     extra = numbers.bipolar  # its most negative input has one level more than the range counts
     if not extra:
-        assert np.array_equal(array_mvm(x, w, numbers, *widths, step), array_mvm(x, w, wide, *widths, step))
+        assert np.array_equal(
+            array_mvm(x, w, numbers, Widths(*widths, step)), array_mvm(x, w, wide, Widths(*widths, step))
+        )
 
 
 @given(st.integers(1, 100), st.integers(0, 1 << 30), st.sampled_from(ENCODINGS))
@@ -72,20 +74,21 @@ def test_the_full_range_never_clips(case):
 def test_a_percentile_is_a_rank_of_the_sums(percent, seed, encoding):
     numbers = PLAIN._replace(encoding=encoding, rows_on=16)
     x, w = operands(np.random.default_rng(seed), (5, 40, 3), 4, 3)
-    magnitudes = sorted(map(abs, naive_sums(x, w, numbers, (4, 3, False))))
+    magnitudes = sorted(map(abs, naive_sums(x, w, numbers, Widths(4, 3, False))))
     largest = magnitudes[ceil(Fraction(percent * len(magnitudes), 100)) - 1]
     top = code_range(numbers, numbers.is_signed)[1]
-    assert adc_step(percentile(percent), x, w, numbers, (4, 3, False)) == max(1, ceil(Fraction(largest, top)))
+    assert adc_step(percentile(percent), x, w, numbers, Widths(4, 3, False)) == max(1, ceil(Fraction(largest, top)))
 
 
 def test_a_fixed_range_is_what_it_says():
     x, w = operands(np.random.default_rng(0), (5, 64, 3), 4, 3)
     steps = [
-        adc_step(fixed(value), x, w, PLAIN, (4, 3, False)) for value in (1, 15, 16, 30, "30.5", Fraction(63, 2), 64)
+        adc_step(fixed(value), x, w, PLAIN, Widths(4, 3, False))
+        for value in (1, 15, 16, 30, "30.5", Fraction(63, 2), 64)
     ]
     assert steps == [1, 1, 2, 2, 3, 3, 5]
     signed = PLAIN._replace(encoding="sign_magnitude")
-    assert adc_step(fixed(16), x, w, signed, (4, 3, False)) == 3  # codes -8 to 7
+    assert adc_step(fixed(16), x, w, signed, Widths(4, 3, False)) == 3  # codes -8 to 7
 
 
 def test_narrower_ranges_have_finer_steps_and_clip_more():
@@ -94,12 +97,12 @@ def test_narrower_ranges_have_finer_steps_and_clip_more():
     x *= rng.random(x.shape) < rng.random((60, 1))  # vectors of every density
     numbers = ArrayNumbers(256, 256, 1, 1, 5, "offset")
     choices = [FULL_RANGE, percentile(100), percentile("99.9"), percentile(90), percentile(50)]
-    steps = [adc_step(choice, x, w, numbers, (6, 6, False)) for choice in choices]
+    steps = [adc_step(choice, x, w, numbers, Widths(6, 6, False)) for choice in choices]
     assert all(wide >= narrow for wide, narrow in pairwise(steps)) and steps[0] == 9 and steps[-1] < steps[1]
-    errors = [np.square(array_mvm(x, w, numbers, 6, 6, adc_step=step) - x @ w).sum() for step in steps]
-    least = adc_step(LEAST_ERROR, x, w, numbers, (6, 6, False))
-    assert least == calibrate_adc_step(x, w, numbers, 6, 6)
-    assert np.square(array_mvm(x, w, numbers, 6, 6, adc_step=least) - x @ w).sum() <= min(errors)
+    errors = [np.square(array_mvm(x, w, numbers, Widths(6, 6, adc_step=step)) - x @ w).sum() for step in steps]
+    least = adc_step(LEAST_ERROR, x, w, numbers, Widths(6, 6, False))
+    assert least == calibrate_adc_step(x, w, numbers, Widths(6, 6))
+    assert np.square(array_mvm(x, w, numbers, Widths(6, 6, adc_step=least)) - x @ w).sum() <= min(errors)
     assert errors[0] > errors[2] and errors[-1] > errors[2]  # the ends of the trade
 
 

@@ -13,6 +13,7 @@ from cimsim.arrays import bitplanes
 from cimsim.arrays.encodings import (
     ENCODINGS,
     ArrayNumbers,
+    Widths,
     input_steps,
     levels,
     lossless_adc_bits,
@@ -71,8 +72,8 @@ def operands(rng, shape, weight_bits, input_bits, is_signed=False):
 @settings(max_examples=150)
 def test_a_lossless_adc_gives_the_exact_product(case):
     numbers, x, w, *widths = case
-    assert np.array_equal(array_mvm(x, w, numbers, *widths, shortcut=False), x @ w)
-    assert np.array_equal(array_mvm(x, w, numbers, *widths), x @ w)
+    assert np.array_equal(array_mvm(x, w, numbers, Widths(*widths), shortcut=False), x @ w)
+    assert np.array_equal(array_mvm(x, w, numbers, Widths(*widths)), x @ w)
 
 
 @given(cases(3, 40, 5), st.integers(0, 4), st.integers(1, 9), st.booleans())
@@ -83,7 +84,7 @@ def test_equals_the_naive_twin_with_lossy_adcs(case, bits_less, adc_step, tapers
         numbers._replace(adc_bits=max(numbers.adc_bits - bits_less, 1), tapers=tapers),
         [*widths, adc_step],
     )
-    assert np.array_equal(array_mvm(x, w, numbers, *widths), naive_mvm(x, w, numbers, *widths))
+    assert np.array_equal(array_mvm(x, w, numbers, Widths(*widths)), naive_mvm(x, w, numbers, *widths))
 
 
 @given(st.integers(1, 16), st.integers(1, 8), st.sampled_from([None, 1, 2, 3]), st.booleans())
@@ -127,22 +128,22 @@ def test_vector_code_equals_its_definition(lane, is_xnor, is_signed, step):
 def test_full_cells_and_inputs_reach_the_largest_column_sum_exactly(encoding, dac_bits):
     numbers = ArrayNumbers(300, 300, 4, dac_bits, 30, encoding)
     x, w = np.full((3, 300), 255), np.full((300, 2), 127)
-    assert np.array_equal(array_mvm(x, w, numbers, 8, 8, shortcut=False), x @ w)
+    assert np.array_equal(array_mvm(x, w, numbers, Widths(8, 8), shortcut=False), x @ w)
 
 
 def test_more_rows_than_a_byte_counts_and_sixteen_bits():
     rng = np.random.default_rng(0)
     numbers = ArrayNumbers(1024, 600, 1, 1, 10, "twos_complement")
     x, w = operands(rng, (4, 2500, 70), 16, 16, True)
-    assert np.array_equal(array_mvm(x, w, numbers, 16, 16, True, shortcut=False), x @ w)
+    assert np.array_equal(array_mvm(x, w, numbers, Widths(16, 16, True), shortcut=False), x @ w)
     ones = np.full((2, 2500), -1), np.full((2500, 3), -1)
-    assert np.array_equal(array_mvm(*ones, numbers, 1, 1, True, shortcut=False), ones[0] @ ones[1])
+    assert np.array_equal(array_mvm(*ones, numbers, Widths(1, 1, True), shortcut=False), ones[0] @ ones[1])
 
 
 def test_more_vectors_than_a_batch():
     x, w = operands(np.random.default_rng(0), (5000, 40, 3), 4, 4)
     for threads in (1, 3):
-        assert np.array_equal(array_mvm(x, w, ISAAC, 4, 4, shortcut=False, threads=threads), x @ w)
+        assert np.array_equal(array_mvm(x, w, ISAAC, Widths(4, 4), shortcut=False, threads=threads), x @ w)
 
 
 @pytest.mark.parametrize("name", chip_names())
@@ -152,7 +153,7 @@ def test_ready_chips_multiply(name, is_signed):
     numbers = array_numbers(load_chip(name))
     x, w = operands(np.random.default_rng(0), (5, 300, 7), 4, 4, is_signed)
     numbers = numbers._replace(adc_bits=31, tapers=False)
-    assert np.array_equal(array_mvm(x, w, numbers, 4, 4, is_signed, shortcut=False), x @ w)
+    assert np.array_equal(array_mvm(x, w, numbers, Widths(4, 4, is_signed), shortcut=False), x @ w)
 
 
 def test_isaac_needs_eight_bits_with_the_flip_and_nine_without():
@@ -180,8 +181,8 @@ def test_a_group_is_stored_as_it_is_or_complemented_whichever_holds_less():
 
 def test_the_flip_saves_an_eight_bit_adc_where_full_weights_would_clip():
     x, w = np.full((2, 128), 1), np.full((128, 4), 127)
-    assert np.array_equal(array_mvm(x, w, ISAAC, 8, 1, shortcut=False), x @ w)
-    assert not np.array_equal(array_mvm(x, w, ISAAC._replace(column_flip=False), 8, 1), x @ w)
+    assert np.array_equal(array_mvm(x, w, ISAAC, Widths(8, 1), shortcut=False), x @ w)
+    assert not np.array_equal(array_mvm(x, w, ISAAC._replace(column_flip=False), Widths(8, 1)), x @ w)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -207,7 +208,7 @@ def test_ones_that_agree():
     numbers = ArrayNumbers(64, 64, 1, 1, 7, "xnor")
     signs = np.random.default_rng(0).choice([-1, 1], (70, 64))
     x, w = signs[:6], signs[6:].T
-    assert np.array_equal(array_mvm(x, w, numbers, 2, 2, True, shortcut=False), x @ w)
+    assert np.array_equal(array_mvm(x, w, numbers, Widths(2, 2, True), shortcut=False), x @ w)
 
 
 def test_a_ladder_is_one_conversion_where_slices_are_many():
@@ -216,8 +217,8 @@ def test_a_ladder_is_one_conversion_where_slices_are_many():
     joined = plain._replace(group_columns=3)
     assert (lossless_adc_bits(plain), lossless_adc_bits(joined)) == (5, 7)
     x, w = np.ones((1, 16), int), np.full((16, 1), 3)
-    assert array_mvm(x, w, plain, 3, 1, shortcut=False) == 48
-    assert array_mvm(x, w, joined, 3, 1, shortcut=False) == 31 - 4 * 16
+    assert array_mvm(x, w, plain, Widths(3, 1), shortcut=False) == 48
+    assert array_mvm(x, w, joined, Widths(3, 1), shortcut=False) == 31 - 4 * 16
 
 
 def test_a_tapering_converter_keeps_its_range_and_loses_its_last_bits():
@@ -226,9 +227,9 @@ def test_a_tapering_converter_keeps_its_range_and_loses_its_last_bits():
     steps = input_steps(numbers, 6, False)
     assert [(step.bits, step.low, step.taper) for step in steps] == [(3, 3, 0), (3, 0, 3)]
     x, w = operands(np.random.default_rng(0), (50, 16, 9), 4, 6)
-    errors = array_mvm(x, w, numbers, 4, 6) - x @ w
+    errors = array_mvm(x, w, numbers, Widths(4, 6)) - x @ w
     assert 0 < np.abs(errors).max() <= 4
-    assert np.array_equal(array_mvm(x, w, numbers._replace(tapers=False), 4, 6, shortcut=False), x @ w)
+    assert np.array_equal(array_mvm(x, w, numbers._replace(tapers=False), Widths(4, 6), shortcut=False), x @ w)
 
 
 def test_pairs_that_are_subtracted_first_need_fewer_codes():
@@ -236,8 +237,8 @@ def test_pairs_that_are_subtracted_first_need_fewer_codes():
     apart = ArrayNumbers(64, 64, 1, 1, 4, "differential")
     x, w = np.ones((1, 64), int), np.where(np.arange(64) % 2, 1, -1)[:, None]
     w[:4] = 1
-    assert array_mvm(x, w, apart._replace(pair_conversions=1), 2, 1) == 4
-    assert array_mvm(x, w, apart, 2, 1) == 0
+    assert array_mvm(x, w, apart._replace(pair_conversions=1), Widths(2, 1)) == 4
+    assert array_mvm(x, w, apart, Widths(2, 1)) == 0
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -246,8 +247,8 @@ def test_error_falls_with_adc_bits(encoding):
     errors = []
     for adc_bits in range(3, 9):
         numbers = ArrayNumbers(128, 128, 1, 1, adc_bits, encoding)
-        step = calibrate_adc_step(x, w, numbers, 6, 6)
-        errors.append(np.square(array_mvm(x, w, numbers, 6, 6, adc_step=step) - x @ w).sum())
+        step = calibrate_adc_step(x, w, numbers, Widths(6, 6))
+        errors.append(np.square(array_mvm(x, w, numbers, Widths(6, 6, adc_step=step)) - x @ w).sum())
     assert all(more >= less for more, less in pairwise(errors))
     assert errors[0] > 0
     assert errors[-1] == 0
@@ -257,11 +258,11 @@ def test_error_falls_with_adc_bits(encoding):
 def test_calibrated_step_is_the_best_and_beats_clipping(cell_bits):
     x, w = operands(np.random.default_rng(2), (20, 64, 8), 8, 4)
     numbers = ArrayNumbers(64, 64, cell_bits, 1, 4, "offset")
-    step = calibrate_adc_step(x, w, numbers, 8, 4)
+    step = calibrate_adc_step(x, w, numbers, Widths(8, 4))
     last = -(-max_column_sum(numbers) // 15)
 
     def error(step):
-        return np.square(array_mvm(x, w, numbers, 8, 4, adc_step=step) - x @ w).sum()
+        return np.square(array_mvm(x, w, numbers, Widths(8, 4, adc_step=step)) - x @ w).sum()
 
     assert error(step) < 0.5 * error(1)
     if last <= 32:
@@ -272,7 +273,7 @@ def test_calibrated_step_is_the_best_and_beats_clipping(cell_bits):
 
 def test_calibration_of_a_lossless_adc_is_one():
     x, w = operands(np.random.default_rng(0), (4, 64, 8), 8, 4)
-    assert calibrate_adc_step(x, w, ISAAC, 8, 4) == 1
+    assert calibrate_adc_step(x, w, ISAAC, Widths(8, 4)) == 1
 
 
 @pytest.mark.parametrize(("x_type", "low"), [(np.uint8, 0), (np.int8, -128)])
@@ -282,7 +283,7 @@ def test_byte_operands_do_not_overflow(x_type, low):
     w = rng.integers(-128, 128, (500, 7)).astype(np.int8)
     exact = x.astype(int) @ w.astype(int)
     assert np.array_equal(array_mvm_exact(x, w), exact)
-    assert np.array_equal(array_mvm(x, w, ISAAC, 8, 8, low < 0, shortcut=False), exact)
+    assert np.array_equal(array_mvm(x, w, ISAAC, Widths(8, 8, low < 0), shortcut=False), exact)
 
 
 @pytest.mark.parametrize("bits", [3, 9, 14, 24, 31])
@@ -294,8 +295,8 @@ def test_exact_product_at_every_width(bits):
 
 def test_nothing_in_nothing_out():
     w = np.full((5, 1), -3)
-    assert array_mvm(np.zeros((0, 5), int), w, ISAAC, 4, 4, shortcut=False).shape == (0, 1)
-    assert np.array_equal(array_mvm(np.zeros((2, 5), int), w, ISAAC, 4, 4, shortcut=False), np.zeros((2, 1)))
+    assert array_mvm(np.zeros((0, 5), int), w, ISAAC, Widths(4, 4), shortcut=False).shape == (0, 1)
+    assert np.array_equal(array_mvm(np.zeros((2, 5), int), w, ISAAC, Widths(4, 4), shortcut=False), np.zeros((2, 1)))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +311,7 @@ def test_nothing_in_nothing_out():
 )
 def test_wrong_numbers_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        array_mvm(np.zeros((1, 4), int), np.zeros((4, 1), int), ISAAC._replace(**change), 4, 4)
+        array_mvm(np.zeros((1, 4), int), np.zeros((4, 1), int), ISAAC._replace(**change), Widths(4, 4))
 
 
 @pytest.mark.parametrize(
@@ -325,6 +326,6 @@ def test_wrong_numbers_are_named(change, message):
 )
 def test_operands_that_do_not_fit_are_refused(x, w, message):
     with pytest.raises(ValueError, match=message):
-        array_mvm(np.array(x), np.array(w), ISAAC, 4, 4)
+        array_mvm(np.array(x), np.array(w), ISAAC, Widths(4, 4))
     with pytest.raises(ValueError, match="adc_step = 0"):
-        array_mvm(np.array([[1]]), np.array([[1]]), ISAAC, 4, 4, adc_step=0)
+        array_mvm(np.array([[1]]), np.array([[1]]), ISAAC, Widths(4, 4, adc_step=0))

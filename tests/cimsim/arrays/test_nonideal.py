@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cimsim.arrays import noise
-from cimsim.arrays.encodings import ENCODINGS, ArrayNumbers, lossless_adc_bits
+from cimsim.arrays.encodings import ENCODINGS, ArrayNumbers, Widths, lossless_adc_bits
 from cimsim.arrays.irdrop import Wires, transfer
 from cimsim.arrays.mvm import array_mvm
 from cimsim.arrays.nonideal import BANDS, CELLS, Drift, Nonidealities, WireLoss, load_cells
-from cimsim.arrays.programmed import BATCH, Origin, ProgrammedArrays, Widths
+from cimsim.arrays.programmed import BATCH, Origin, ProgrammedArrays
 from cimsim.chip.cells import cells_of
 from cimsim.chip.numbers import array_numbers
 from cimsim.chip.reading import load_chip
@@ -49,7 +49,7 @@ def test_ideal_cells_change_nothing(case, adc, off_fraction):
     cells = Nonidealities(off_fraction=off_fraction)
     assert cells.is_ideal
     arrays = ProgrammedArrays(w, numbers, Widths(*widths, adc_step), cells, Origin(0))
-    assert np.array_equal(arrays.read(x), array_mvm(x, w, numbers, *widths, adc_step))
+    assert np.array_equal(arrays.read(x), array_mvm(x, w, numbers, Widths(*widths, adc_step)))
 
 
 def test_no_parameter_is_overlooked():

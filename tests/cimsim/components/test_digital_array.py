@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cimsim.arrays.encodings import lossless_adc_bits
+from cimsim.arrays.encodings import Widths, lossless_adc_bits
 from cimsim.arrays.exact import array_mvm_exact
 from cimsim.arrays.mvm import array_mvm
 from cimsim.chip.numbers import array_numbers
@@ -78,7 +78,7 @@ def test_what_passes_a_digital_array_is_exact():
     assert numbers.adc_bits >= lossless_adc_bits(numbers)
     rng = np.random.default_rng(0)
     x, w = rng.integers(0, 256, (20, 300)), rng.integers(-8, 8, (300, 7))
-    assert (array_mvm(x, w, numbers, 4, 8, shortcut=False) == array_mvm_exact(x, w)).all()
+    assert (array_mvm(x, w, numbers, Widths(4, 8), shortcut=False) == array_mvm_exact(x, w)).all()
 
 
 def test_a_published_macro_from_its_parameters():
