@@ -148,19 +148,42 @@ CELLS: Mapping[str, Nonidealities] = {
 BANDS: Mapping[str, tuple[Assumption, ...]] = {
     "reram": (
         band(
-            "programming_fraction", 0.025, 0.05, 0.1, "x", f"{RERAM}; after relaxation; low, the window of its writes"
+            "programming_fraction",
+            0.025,
+            0.05,
+            0.1,
+            unit="x",
+            why=f"{RERAM}; after relaxation; low, the window of its writes",
         ),
-        band("variation_fraction", 0, 0.01, 0.3, "x", "low, verified writes; MNSIM 2.0's default; high, none verified"),
-        band("read_noise_fraction", 0, 0.01, 0.03, "x", "random telegraph noise: no figure that holds for all cells"),
-        band("off_fraction", 0.01, 0.025, 0.25, "x", f"{RERAM}; high, its cells of 250 kohm and 1 Mohm"),
-        band("stuck_off_probability", 0, 0.001, 0.0904, "x", STUCK),
-        band("stuck_on_probability", 0, 0.001, 0.0904, "x", STUCK),
+        band(
+            "variation_fraction",
+            0,
+            0.01,
+            0.3,
+            unit="x",
+            why="low, verified writes; MNSIM 2.0's default; high, none verified",
+        ),
+        band(
+            "read_noise_fraction",
+            0,
+            0.01,
+            0.03,
+            unit="x",
+            why="random telegraph noise: no figure that holds for all cells",
+        ),
+        band("off_fraction", 0.01, 0.025, 0.25, unit="x", why=f"{RERAM}; high, its cells of 250 kohm and 1 Mohm"),
+        band("stuck_off_probability", 0, 0.001, 0.0904, unit="x", why=STUCK),
+        band("stuck_on_probability", 0, 0.001, 0.0904, unit="x", why=STUCK),
     ),
     "pcm": (
-        band("programming_fraction", 0.011, 0.036, 0.043, "x", f"{PCM}; low, level zero; high, near the largest"),
-        band("read_noise_fraction", 0, 0.03, 0.037, "x", f"{PCM}; high, the largest level 20 s after its write"),
-        band("drift.exponent", 0.049, 0.05, 0.1, "", f"{PCM}; low, high levels; high, low ones"),
-        band("drift.sigma", 0.008, 0.01, 0.045, "", f"{PCM}; low, high levels; high, low ones"),
+        band(
+            "programming_fraction", 0.011, 0.036, 0.043, unit="x", why=f"{PCM}; low, level zero; high, near the largest"
+        ),
+        band(
+            "read_noise_fraction", 0, 0.03, 0.037, unit="x", why=f"{PCM}; high, the largest level 20 s after its write"
+        ),
+        band("drift.exponent", 0.049, 0.05, 0.1, unit="", why=f"{PCM}; low, high levels; high, low ones"),
+        band("drift.sigma", 0.008, 0.01, 0.045, unit="", why=f"{PCM}; low, high levels; high, low ones"),
     ),
 }
 

@@ -116,15 +116,26 @@ class Adc(Component):
         ),
     )
     ASSUMPTIONS: ClassVar = (
-        band("energy_scale", 0.275, 1, 3.5, "x", "one design against the survey: CiMLoop's macros (ISPASS 2024)"),
-        band("area_scale", 0.25, 1, 2, "x", "low, CiMLoop's macros; high, the scatter of the survey"),
-        band("mean_code_fraction", 0, 0.5, 1, "of 2^bits", "ramp, cco: the mean output code sets how long they work"),
-        band("decision_scale", 0.3, 1, 5, "x", "ramp: NeuroSim's comparator; high, NeuRRAM's 0.3 pJ at 130 nm"),
+        band(
+            "energy_scale", 0.275, 1, 3.5, unit="x", why="one design against the survey: CiMLoop's macros (ISPASS 2024)"
+        ),
+        band("area_scale", 0.25, 1, 2, unit="x", why="low, CiMLoop's macros; high, the scatter of the survey"),
+        band(
+            "mean_code_fraction",
+            0,
+            0.5,
+            1,
+            unit="of 2^bits",
+            why="ramp, cco: the mean output code sets how long they work",
+        ),
+        band(
+            "decision_scale", 0.3, 1, 5, unit="x", why="ramp: NeuroSim's comparator; high, NeuRRAM's 0.3 pJ at 130 nm"
+        ),
         band(
             "count_factor",
             *(2, 20, 120),
-            "flip-flops",
-            "cco: energy of one period; low, the counter alone; high, half of HERMES' (VLSI 2021) whole energy",
+            unit="flip-flops",
+            why="cco: energy of one period; low, the counter alone; high, half of HERMES' (VLSI 2021) whole energy",
         ),
     )
 

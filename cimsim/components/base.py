@@ -89,7 +89,7 @@ class Stated(Frozen):
     source: str
 
 
-def band(name: str, low: float, nominal: float, high: float, unit: str, why: str) -> Assumption:
+def band(name: str, low: float, nominal: float, high: float, *, unit: str, why: str) -> Assumption:
     """An assumption of a model; `name` is the field that holds it."""
     return Assumption(name=name, low=low, nominal=nominal, high=high, unit=unit, why=why)
 
@@ -99,8 +99,8 @@ LEAKAGE_SCALE = band(
     1,
     1,
     130,
-    "x",
-    "low-standby-power devices; Aladdin's 40 nm adder leaks 130 times this per area",
+    unit="x",
+    why="low-standby-power devices; Aladdin's 40 nm adder leaks 130 times this per area",
 )
 
 

@@ -27,8 +27,15 @@ class Buffer(SramPriced):
         ),
     )
     ASSUMPTIONS: ClassVar = (
-        band("edram_energy_ratio", 0.5, 1.0, 2.0, "x", "eDRAM over SRAM energy: not settled; no refresh"),
-        band("edram_area_ratio", 0.5, 0.82, 1.0, "x", "eDRAM over SRAM area: ISAAC's 0.083 over CACTI's 0.101 mm2"),
+        band("edram_energy_ratio", 0.5, 1.0, 2.0, unit="x", why="eDRAM over SRAM energy: not settled; no refresh"),
+        band(
+            "edram_area_ratio",
+            0.5,
+            0.82,
+            1.0,
+            unit="x",
+            why="eDRAM over SRAM area: ISAAC's 0.083 over CACTI's 0.101 mm2",
+        ),
         LEAKAGE_SCALE,
     )
 

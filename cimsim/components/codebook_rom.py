@@ -55,9 +55,9 @@ class CodebookRom(Component):
         Source(CACTI),
     )
     ASSUMPTIONS: ClassVar = (
-        band("energy_ratio", 0.25, 0.5, 1.0, "x", "ROM bit read over SRAM of that size: no published figure"),
-        band("area_ratio", 1.3, 2.55, 2.55, "x", "macro over cell area: high, Yin's macro with converters"),
-        band("leakage_ratio", 0.0, 0.5, 1.0, "x", "ROM leakage over SRAM of that size: only periphery leaks"),
+        band("energy_ratio", 0.25, 0.5, 1.0, unit="x", why="ROM bit read over SRAM of that size: no published figure"),
+        band("area_ratio", 1.3, 2.55, 2.55, unit="x", why="macro over cell area: high, Yin's macro with converters"),
+        band("leakage_ratio", 0.0, 0.5, 1.0, unit="x", why="ROM leakage over SRAM of that size: only periphery leaks"),
         LEAKAGE_SCALE,
     )
 

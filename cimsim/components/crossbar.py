@@ -66,9 +66,18 @@ class Crossbar(MemoryArray):
         Source(f"{CACTI}: SRAM cell writes and leakage, as a memory of the array's size"),
     )
     ASSUMPTIONS: ClassVar = (
-        band("read_scale", 0.35, 1, 5.7, "x", "charge: low, NeuroSim's array; high, 2 fF in place of a 6T cell's gate"),
-        band("write_scale", 1, 1, 38, "x", "SRAM: CACTI's cell write; high, NeuroSim's array write"),
-        band("settle_factor", 3, 5, 7, "x", "voltage: time constants until the output is still; 5 leave 0.7 %"),
+        band(
+            "read_scale",
+            0.35,
+            1,
+            5.7,
+            unit="x",
+            why="charge: low, NeuroSim's array; high, 2 fF in place of a 6T cell's gate",
+        ),
+        band("write_scale", 1, 1, 38, unit="x", why="SRAM: CACTI's cell write; high, NeuroSim's array write"),
+        band(
+            "settle_factor", 3, 5, 7, unit="x", why="voltage: time constants until the output is still; 5 leave 0.7 %"
+        ),
         PERIPHERY,
         LEAKAGE_SCALE,
     )

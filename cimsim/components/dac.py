@@ -62,8 +62,15 @@ class Dac(Component):
         ),
     )
     ASSUMPTIONS: ClassVar = (
-        band("energy_scale", 0.07, 1, 10, "x", "one design against another: low, MNSIM's 1-bit driver; high, ISAAC's"),
-        band("ladder_ohm", 1_000, 20_000, 200_000, "ohm", "resistor ladder, end to end: no published figure"),
+        band(
+            "energy_scale",
+            0.07,
+            1,
+            10,
+            unit="x",
+            why="one design against another: low, MNSIM's 1-bit driver; high, ISAAC's",
+        ),
+        band("ladder_ohm", 1_000, 20_000, 200_000, unit="ohm", why="resistor ladder, end to end: no published figure"),
     )
 
     kind: Literal["dac"] = "dac"

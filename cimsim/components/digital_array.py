@@ -77,12 +77,17 @@ class DigitalArray(MemoryArray):
         Source(f"{CACTI}: SRAM cell writes and leakage, as a memory of the array's size"),
     )
     ASSUMPTIONS: ClassVar = (
-        band("adder_scale", 0.5, 1, 3.2, "x", "NeuroSim's full adder; high, ZigZag-IMC's 3.4 fJ at 28 nm"),
-        band("cell_f2", 80, 280, 426, "F2", "NeuroSim's 22 nm cell; low, a dense 6T; high, Jia (JSSC 2020)"),
+        band("adder_scale", 0.5, 1, 3.2, unit="x", why="NeuroSim's full adder; high, ZigZag-IMC's 3.4 fJ at 28 nm"),
+        band("cell_f2", 80, 280, 426, unit="F2", why="NeuroSim's 22 nm cell; low, a dense 6T; high, Jia (JSSC 2020)"),
         band(
-            "logic_factor", 1, 1.6, 2.4, "x", "tree's placed area over NeuroSim's adders; joint fit; ZigZag-IMC has 2.1"
+            "logic_factor",
+            1,
+            1.6,
+            2.4,
+            unit="x",
+            why="tree's placed area over NeuroSim's adders; joint fit; ZigZag-IMC has 2.1",
         ),
-        band("write_scale", 1, 1, 38, "x", "CACTI's cell write; high, NeuroSim's array write"),
+        band("write_scale", 1, 1, 38, unit="x", why="CACTI's cell write; high, NeuroSim's array write"),
         PERIPHERY,
         LEAKAGE_SCALE,
     )

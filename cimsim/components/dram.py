@@ -29,8 +29,15 @@ class Dram(Component):
         ),
     )
     ASSUMPTIONS: ClassVar = (
-        band("activate_pj", 0, 0, 2000, "pJ", "opening a row: inside the energy per bit of a stream; apart if random"),
-        band("energy_pj_per_bit", 4, 8, 12.23, "pJ/bit", "LPDDR4: 10 in CiMFlowSim, 12.23 in EVA; 4 for HBM3"),
+        band(
+            "activate_pj",
+            0,
+            0,
+            2000,
+            unit="pJ",
+            why="opening a row: inside the energy per bit of a stream; apart if random",
+        ),
+        band("energy_pj_per_bit", 4, 8, 12.23, unit="pJ/bit", why="LPDDR4: 10 in CiMFlowSim, 12.23 in EVA; 4 for HBM3"),
     )
 
     kind: Literal["dram"] = "dram"

@@ -48,7 +48,7 @@ class Gather(Component):
         ),
     )
     ASSUMPTIONS: ClassVar = (
-        band("energy_scale", 1, 1, 20, "x", "arithmetic alone; EVA's lanes draw 3.7 pJ a cycle at 28 nm"),
+        band("energy_scale", 1, 1, 20, unit="x", why="arithmetic alone; EVA's lanes draw 3.7 pJ a cycle at 28 nm"),
         LEAKAGE_SCALE,
     )
 

@@ -49,7 +49,14 @@ class MultiplierArray(Component):
         ),
     )
     ASSUMPTIONS: ClassVar = (
-        band("energy_scale", 1, 1, 15, "x", "arithmetic alone; EVA's array draws 11 pJ per cell and cycle at 28 nm"),
+        band(
+            "energy_scale",
+            1,
+            1,
+            15,
+            unit="x",
+            why="arithmetic alone; EVA's array draws 11 pJ per cell and cycle at 28 nm",
+        ),
         LEAKAGE_SCALE,
     )
     IS_ARRAY: ClassVar = True

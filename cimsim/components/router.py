@@ -43,7 +43,7 @@ class Router(Component):
         Source("wire capacitance 0.2 fF per um: NeuroSim V1.3 (X. Peng et al., IEDM 2019)"),
     )
     ASSUMPTIONS: ClassVar = (
-        band("link_mm", 0.1, 0.5, 2.0, "mm", "distance between routers: floor plans are not modelled"),
+        band("link_mm", 0.1, 0.5, 2.0, unit="mm", why="distance between routers: floor plans are not modelled"),
     )
 
     kind: Literal["router"] = "router"

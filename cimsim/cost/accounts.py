@@ -69,13 +69,18 @@ def _layer_cost(account: Account, times: TaskTimes, name: str, work: LayerWork |
     loads = account.deployment.network.batch / account.images_per_load
     energy = node_energy(actions, work, account.prices, loads, account.activity.get(name))
     clock, span_ps = account.deployment.chip.clocks_hz["array"], times.end_ps - times.start_ps
+    least_ns, bound = roofline(actions, work, times, account)
+    lost_ps = stalls_ps(work, times, account.deployment)
     return LayerCost(
-        name, work.dataflow if work else "digital", work.format.name if work else "", bottleneck(work, times),
-        total_pj(energy), rates.ticks(span_ps, clock), span_ps / 1000,
-        (times.fill_ps + times.starved_ps + times.queued_ps) / 1000, *roofline(actions, work, times, account),
-        {cause: rates.ticks(ps, clock) for cause, ps in stalls_ps(work, times, account.deployment).items()}, energy,
-        work.placement.num_arrays if work else 0, work.placement.rounds if work else 0, account.deployment.resident,
-        {"/".join(filter(None, key)): n for key, n in sorted(actions.items())}, work.why if work else "",
+        name=name, dataflow=work.dataflow if work else "digital", format=work.format.name if work else "",
+        bottleneck=bottleneck(work, times), energy_pj=total_pj(energy), latency_cycles=rates.ticks(span_ps, clock),
+        latency_ns=span_ps / 1000, weight_load_ns=(times.fill_ps + times.starved_ps + times.queued_ps) / 1000,
+        roofline_ns=least_ns, roofline_bound=bound,
+        stall_cycles={cause: rates.ticks(ps, clock) for cause, ps in lost_ps.items()}, energy_by_component_pj=energy,
+        arrays=work.placement.num_arrays if work else 0, rounds=work.placement.rounds if work else 0,
+        resident=account.deployment.resident,
+        counts={"/".join(filter(None, key)): n for key, n in sorted(actions.items())},
+        dataflow_reason=work.why if work else "",
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def irdrop_rows() -> Iterator[Verdict]:
         found = {"first": ratios[0], "last": ratios[-1], "mean": ratios.mean()}
         point = f"{size} x {size}, {cell_ohm:,} ohm, {segment_ohm:g} ohm" + (f", row {row}" if row is not None else "")
         for (name, value), wanted in zip(found.items(), published, strict=False):
-            yield _row("irdrop", f"{name}_column_current", point, "ratio", wanted, float(value), SAME_DIGITS, "")
+            yield _row("irdrop", f"{name}_column_current", point, "ratio", _Compared(wanted, float(value), SAME_DIGITS))
 
 
 def cacti_rows() -> Iterator[Verdict]:
@@ -85,7 +85,7 @@ def cacti_rows() -> Iterator[Verdict]:
         for figure, (test, unit) in FIGURES.items():
             published, value = getattr(out.figures, figure), getattr(found, figure)
             band = (1 - BANDS[test], 1 + BANDS[test])
-            yield _row("cacti", f"held out {figure}", point, unit, published, value, band, NEIGHBOURS)
+            yield _row("cacti", f"held out {figure}", point, unit, _Compared(published, value, band, NEIGHBOURS))
 
 
 def adc_rows() -> Iterator[Verdict]:
@@ -97,15 +97,25 @@ def adc_rows() -> Iterator[Verdict]:
             value = adc.energy_pj("convert", tech) if figure == "energy_pj" else adc.area_um2(tech)
             published = getattr(one, figure)
             ratios.append(value / published)
-            yield _row("adc_survey", figure, one.name, unit, published, value, FACTOR_OF_ONE, BEST)
-        yield _row("adc_survey", f"median of {figure}", "", "ratio", 1.0, median(ratios), MEDIAN, BEST)
+            yield _row("adc_survey", figure, one.name, unit, _Compared(published, value, FACTOR_OF_ONE, BEST))
+        yield _row("adc_survey", f"median of {figure}", "", "ratio", _Compared(1.0, median(ratios), MEDIAN, BEST))
 
 
-def _row(  # noqa: PLR0913  the fields of a row
-    ref: str, quantity: str, point: str, unit: str, published: float, found: float, band: tuple[float, float], note: str
-) -> Verdict:
-    ratio = found / published
-    return Verdict(ref, quantity, point, unit, published, found, ratio, band, band[0] <= ratio <= band[1], False, note)
+class _Compared(NamedTuple):
+    """A figure of a table: what was published, what the model says, in which band, and why it may miss."""
+
+    published: float
+    found: float
+    band: tuple[float, float]
+    note: str = ""
+
+
+def _row(ref: str, quantity: str, point: str, unit: str, figure: _Compared) -> Verdict:
+    ratio, (low, high) = figure.found / figure.published, figure.band
+    return Verdict(
+        ref=ref, quantity=quantity, point=point, unit=unit, published=figure.published, modelled=figure.found,
+        ratio=ratio, band=figure.band, passed=low <= ratio <= high, used_as_input=False, note=figure.note,
+    )  # fmt: skip
 
 
 TABLES = {"cacti": cacti_rows, "adc_survey": adc_rows, "irdrop": irdrop_rows}

@@ -34,16 +34,16 @@ class CellType(NamedTuple):
 
 def _ohmic(on_ohm: tuple[float, float, float], off_ohm: tuple[float, float, float], who: str) -> tuple[Assumption, ...]:
     """Bands of a cell's two resistances."""
-    return (band("r_on_ohm", *on_ohm, "ohm", who), band("r_off_ohm", *off_ohm, "ohm", who))
+    return (band("r_on_ohm", *on_ohm, unit="ohm", why=who), band("r_off_ohm", *off_ohm, unit="ohm", why=who))
 
 
 def _reram(cell_f2: tuple[float, float, float], area_why: str) -> tuple[Assumption, ...]:
     return (
-        band("cell_f2", *cell_f2, "F2", area_why),
-        band("r_on_ohm", 1_333, 250_000, 250_000, "ohm", "NeuRRAM's cell; ISAAC prints none"),
-        band("r_off_ohm", 20_000, 1_000_000, 1_000_000, "ohm", "NeuRRAM's cell; RAELLA's is the low end"),
-        band("read_v", 0.1, 0.5, 0.55, "V", "NeuRRAM reads at 0.5 V, ISAAC-like models at 0.2 V"),
-        band("set_v", 1.75, 1.75, 2.0, "V", "NeuRRAM sets at 1.75 V, NeuroSim at 2 V"),
+        band("cell_f2", *cell_f2, unit="F2", why=area_why),
+        band("r_on_ohm", 1_333, 250_000, 250_000, unit="ohm", why="NeuRRAM's cell; ISAAC prints none"),
+        band("r_off_ohm", 20_000, 1_000_000, 1_000_000, unit="ohm", why="NeuRRAM's cell; RAELLA's is the low end"),
+        band("read_v", 0.1, 0.5, 0.55, unit="V", why="NeuRRAM reads at 0.5 V, ISAAC-like models at 0.2 V"),
+        band("set_v", 1.75, 1.75, 2.0, unit="V", why="NeuRRAM sets at 1.75 V, NeuroSim at 2 V"),
     )
 
 
@@ -51,35 +51,39 @@ _MULTIPLE = "one 6T cell's area for every six transistors; low, 6T; high, the la
 
 CELLS: Mapping[str, CellType] = {
     "sram": CellType("sram", "charge", 1, 1, (
-        band("cell_f2", 80, 280, 426, "F2", "6T: NeuroSim's 22 nm cell; low, a dense one; high, Jia's (JSSC 2020)"),
+        band("cell_f2", 80, 280, 426, unit="F2",
+             why="6T: NeuroSim's 22 nm cell; low, a dense one; high, Jia's (JSSC 2020)"),
     )),
     "sram_8t": CellType("sram", "charge", 1, 1, (
-        band("cell_f2", 130, 364, 560, "F2", "6T and about 30 % for the read port (L. Chang et al., JSSC 43(4), 2008)"),
+        band("cell_f2", 130, 364, 560, unit="F2",
+             why="6T and about 30 % for the read port (L. Chang et al., JSSC 43(4), 2008)"),
     )),
     "sram_8t1c": CellType("sram", "charge", 1, 1, (
-        band("cell_f2", 280, 426, 1_080, "F2", "Jia (JSSC 2020), 65 nm; capacitors lie above the transistors"),
-        band("cell_ff", 1.2, 2.0, 4.0, "fF", "Jia (JSSC 2020); low, H. Valavi et al. (JSSC 54(6), 2019)"),
+        band("cell_f2", 280, 426, 1_080, unit="F2", why="Jia (JSSC 2020), 65 nm; capacitors lie above the transistors"),
+        band("cell_ff", 1.2, 2.0, 4.0, unit="fF", why="Jia (JSSC 2020); low, H. Valavi et al. (JSSC 54(6), 2019)"),
     )),
-    "sram_12t": CellType("sram", "charge", 1, 1, (band("cell_f2", 280, 560, 1_080, "F2", _MULTIPLE),)),
+    "sram_12t": CellType("sram", "charge", 1, 1, (band("cell_f2", 280, 560, 1_080, unit="F2", why=_MULTIPLE),)),
     "reram": CellType("resistive", "current", 4, 1, _reram(
         (4, 48, 126), "1T1R: NeuroSim's; low, a cross-point; high, NeuRRAM's")),
     "reram_2t2r": CellType("resistive", "current", 4, 2, _reram(
         (8, 96, 252), "2T2R: twice the cell of one device")),
     "pcm": CellType("resistive", "current", 4, 1, (
-        band("cell_f2", 16, 48, 126, "F2", "1T1R like ReRAM: the selector sets the area"),
+        band("cell_f2", 16, 48, 126, unit="F2", why="1T1R like ReRAM: the selector sets the area"),
         *_ohmic((10_000, 40_000, 100_000), (500_000, 2_000_000, 10_000_000),
                 "conductances up to about 25 uS (M. Le Gallo et al., Nat. Electron. 6, 2023)"),
-        band("read_v", 0.1, 0.2, 0.3, "V", "no disturbance below about 0.3 V"),
-        band("write_pj", 5, 30, 300, "pJ", "100 to 400 uA at 1.5 to 2 V for 50 ns, repeated until verified"),
+        band("read_v", 0.1, 0.2, 0.3, unit="V", why="no disturbance below about 0.3 V"),
+        band("write_pj", 5, 30, 300, unit="pJ", why="100 to 400 uA at 1.5 to 2 V for 50 ns, repeated until verified"),
     )),
     "fefet": CellType("field", "current", 2, 1, (
-        band("cell_f2", 10, 52, 60, "F2", "0.025 um2 at 22 nm (S. Duenkel et al., IEDM 2017)"),
+        band("cell_f2", 10, 52, 60, unit="F2", why="0.025 um2 at 22 nm (S. Duenkel et al., IEDM 2017)"),
         *_ohmic((10_000, 100_000, 1_000_000), (1_000_000, 100_000_000, 1_000_000_000),
                 "an on-current of about 1 uA, limited in series; off: a transistor's leakage"),
-        band("read_v", 0.05, 0.1, 1.0, "V", "drain voltage of a read"),
-        band("write_pj", 0.001, 0.005, 0.1, "pJ", "no current flows: a gate of 0.1 to 1 fF at about 4 V, and its line"),
+        band("read_v", 0.05, 0.1, 1.0, unit="V", why="drain voltage of a read"),
+        band("write_pj", 0.001, 0.005, 0.1, unit="pJ",
+             why="no current flows: a gate of 0.1 to 1 fF at about 4 V, and its line"),
     )),
     "rom": CellType("rom", "charge", 4, 1, (
-        band("cell_f2", 10, 22.7, 45, "F2", "0.096 um2 per bit at 65 nm (Yin et al., JSSC 2024); low, dense mask ROM"),
+        band("cell_f2", 10, 22.7, 45, unit="F2",
+             why="0.096 um2 per bit at 65 nm (Yin et al., JSSC 2024); low, dense mask ROM"),
     )),
 }  # fmt: skip

@@ -19,8 +19,8 @@ PERIPHERY = band(
     1.2,
     2.7,
     3.9,
-    "x",
-    "an array's area over its cells: drivers, decoders, ports; low, CACTI's SRAM",
+    unit="x",
+    why="an array's area over its cells: drivers, decoders, ports; low, CACTI's SRAM",
 )
 
 

@@ -43,11 +43,11 @@ def test_intervals_hold_their_order_and_repeat_with_their_seed(rom):
 def test_draws_are_triangular_in_the_logarithm():
     """Mean of the logarithm = mean of low, nominal and high; bands that touch 0 are drawn as they are."""
     rng = np.random.default_rng(0)
-    drawn = _draws(band("x", 0.5, 1, 8, "x", ""), 200_000, rng)
+    drawn = _draws(band("x", 0.5, 1, 8, unit="x", why=""), 200_000, rng)
     assert np.log(drawn).mean() == pytest.approx((log(0.5) + log(1) + log(8)) / 3, abs=0.01)
     assert drawn.min() >= 0.5 and drawn.max() <= 8
-    assert _draws(band("x", 0, 1, 2, "x", ""), 200_000, rng).mean() == pytest.approx(1.0, abs=0.01)
-    assert (_draws(band("x", 3, 3, 3, "x", ""), 5, rng) == 3).all()
+    assert _draws(band("x", 0, 1, 2, unit="x", why=""), 200_000, rng).mean() == pytest.approx(1.0, abs=0.01)
+    assert (_draws(band("x", 3, 3, 3, unit="x", why=""), 5, rng) == 3).all()
 
 
 def test_one_assumption_moves_what_it_prices(rom):
