@@ -6,10 +6,10 @@ Nodes between the tabulated ones (28, 22) are interpolated on log-log axes, and 
 nodes: 0.61 in area and 0.72 in energy at usual supplies, where the foundry says 0.54 (1.84 times the density)
 and 0.70 (G. Yeap et al., IEDM 2019).
 
-Dynamic energy follows V^2 around any supply. Published macros that were measured at two supplies between 0.8
-and 1.2 V have exponents of 1.6 to 2.7, around 2 (tests/cimsim/components/test_scaling.py lists them). One chip
-falls much faster at 0.6 to 0.8 V (Colonnade, JSSC 2021: 3.5 to 5.9); short-circuit currents end at twice the
-threshold and leakage flattens the curve, so no mechanism of the circuit explains that one, and the law does not follow it.
+Dynamic energy follows V^2 around any supply. Published macros that were measured at two supplies between 0.8 and 1.2 V
+have exponents of 1.6 to 2.7, around 2 (tests/cimsim/components/test_scaling.py lists them). One chip falls much faster
+at 0.6 to 0.8 V (Colonnade, JSSC 2021: 3.5 to 5.9); short-circuit currents end at twice the threshold and leakage
+flattens the curve, so no mechanism of the circuit explains that one, and the law does not follow it.
 
 Delay is the alpha-power law (T. Sakurai and A. R. Newton, JSSC 25(2), 1990), with the drive current continued
 through the threshold as in the EKV model (C. Enz et al., 1995), so that it holds from 0.5 V up.

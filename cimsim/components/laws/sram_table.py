@@ -1,9 +1,9 @@
 """SRAM energy, area and leakage by size, width and node, from a table of CACTI 7 runs.
 
-Interpolation against runs that are held out (tests/cimsim/components/test_components.py): a size between the others
-is missed by 10 % in read energy, 5 % in write energy, 7 % in area and 3 % in leakage in the mean (27, 17, 23 and 7 %
-at most); the whole node 32 or 45 nm by 7, 3 and 4 % (24, 14 and 16 %). Leakage does not follow a power of the node: held out, 45 nm
-comes 3.3 times too high.
+Interpolation against runs that are held out (tests/cimsim/components/test_components.py): a size between the others is
+missed by 10 % in read energy, 5 % in write energy, 7 % in area and 3 % in leakage in the mean (27, 17, 23 and 7 % at
+most); the whole node 32 or 45 nm by 7, 3 and 4 % (24, 14 and 16 %). Leakage does not follow a power of the node: held
+out, 45 nm comes 3.3 times too high.
 """
 
 from __future__ import annotations
