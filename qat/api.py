@@ -15,7 +15,7 @@ from cimsim.studies.table import build_table
 from qat.planning.aim import Aim, Budgets, Goal, plan_of, tryouts
 from qat.planning.nas import SearchSettings, supernet, warm
 from qat.planning.nas import search as run_search
-from qat.training.data import Part, TrainingData, divide
+from qat.training.data import Split, TrainingData, divide
 from qat.training.tune import tune as run_tune
 from workloads.capture.trace import capture
 from workloads.data.datasets import split
@@ -80,7 +80,7 @@ def _settings(data: TrainingData, images: int) -> Training:
 
 
 def _one(x: Tensor) -> Tensor:
-    return Part(x, x).images(slice(0, 1))
+    return Split(x, x).images(slice(0, 1))
 
 
 __all__ = ["Tuned", "capture", "search", "tune"]

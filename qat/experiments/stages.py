@@ -23,7 +23,7 @@ from qat.planning.nas import SearchSettings, search, supernet, warm
 from qat.planning.selection import Tryouts
 from qat.storage.export import export
 from qat.training.checkpoint import load_checkpoint
-from qat.training.data import Part, TrainingData, training_data
+from qat.training.data import Split, TrainingData, training_data
 from qat.training.loop import score, train_float
 from qat.training.tune import tune
 from workloads.data.datasets import TRAIN_IMAGES
@@ -203,5 +203,5 @@ def _tune_and_measure(stage: Stage, point: Point, data: TrainingData) -> None:
         tune(model, point.plan, data, settings, seed, tick=stage.meter)
         export(model.eval(), point.plan, data.train.images(slice(0, 1)), stage.run.path / name, seed)
     test = read_test(stage.study.data, stage.run.path / "test_reads.jsonl", point.key, settings.test_images)
-    found = score(float_model(stage, seed), Part(*map(torch.from_numpy, test))).accuracy
+    found = score(float_model(stage, seed), Split(*map(torch.from_numpy, test))).accuracy
     measure_point(stage.study, stage.run, point, name, test=test, float_accuracy=found)

@@ -21,7 +21,7 @@ from qat.recipe import RECIPES
 from qat.storage.freeze import freeze, summary
 from qat.storage.frozen_file import save_frozen
 from qat.training.checkpoint import load_checkpoint
-from qat.training.data import Part, TrainingData, training_data
+from qat.training.data import Split, TrainingData, training_data
 from qat.training.loop import Tick, score, train_float
 from qat.training.tune import tune
 from workloads.errors import InputError, problems_of
@@ -207,4 +207,4 @@ def stored_bytes(model: nn.Module) -> int:
 
 def _test(model: nn.Module, trial: Trial, folder: Path, purpose: str) -> float:
     x, y = read_test(trial.data, folder / "test_reads.jsonl", purpose, trial.train.test_images)
-    return score(model, Part(torch.from_numpy(x), torch.from_numpy(y))).accuracy
+    return score(model, Split(torch.from_numpy(x), torch.from_numpy(y))).accuracy

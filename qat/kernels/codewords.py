@@ -41,7 +41,7 @@ def fit_rows(rows: Tensor, book: Tensor, min_scale: float) -> Fit:
         return fit_rows_torch(rows, book, min_scale)
     x, integers = _arrays(rows, book)
     codes = np.empty((len(x), -(-x.shape[1] // d)), np.int64)
-    scale, out = np.empty(len(x), np.float32), np.empty_like(x)
+    scale, out = np.full(len(x), min_scale, np.float32), np.empty_like(x)
     directions, bias, squares = _angles(integers, False)
     whole = x
     if x.shape[1] % d:
@@ -49,7 +49,7 @@ def fit_rows(rows: Tensor, book: Tensor, min_scale: float) -> Fit:
         whole[:, : x.shape[1]] = x
     best_match_into(whole.reshape(-1, d), directions, bias, codes.reshape(-1))
     kernels = _kernels(d)
-    kernels.project(x, codes, integers, squares, np.float32(min_scale), scale)
+    kernels.project(x, codes, integers, squares, scale)
     kernels.take(codes, integers, scale, out)
     return Fit(torch.from_numpy(codes), torch.from_numpy(scale), torch.from_numpy(out))
 
@@ -117,15 +117,15 @@ def _known_angles(
     stored: bytes, dtype: np.dtype, shape: tuple[int, int], is_signed: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     integers = np.frombuffer(bytearray(stored), dtype).reshape(shape)
-    directions, bias, squares = np.empty_like(integers), *np.empty((2, len(integers)), dtype)
-    places = np.full(1 << (2 * len(integers)).bit_length(), -1)
-    _fill_angles(integers, is_signed, places, directions, bias, squares)
-    return directions, bias, squares
+    angles = np.empty_like(integers), *np.empty((2, len(integers)), dtype)
+    _fill_angles(integers, is_signed, np.full(1 << (2 * len(integers)).bit_length(), -1), angles)
+    return angles
 
 
 @njit(cache=True, nogil=True)
-def _fill_angles(integers, is_signed, places, directions, bias, squares):
+def _fill_angles(integers, is_signed, places, angles):
     """`places` [power of two], -1 everywhere, becomes a hash table of the directions seen so far."""
+    directions, bias, squares = angles
     one = integers.dtype.type(1)
     primitive = np.empty(integers.shape, np.int64)  # the entries without their common divisor
     for k in range(len(integers)):
@@ -162,7 +162,8 @@ def _kernels(d: int) -> _Kernels:
     """The kernels for vectors of this length, a constant to the compiler."""
 
     @njit(cache=True, nogil=True)
-    def project(rows, codes, book, squares, min_scale, scale):
+    def project(rows, codes, book, squares, scale):
+        """Each row's scale, at least what `scale` holds before."""
         num_whole = rows.shape[1] // d
         for r in range(len(rows)):
             along, size = 0.0, 0.0
@@ -176,7 +177,7 @@ def _kernels(d: int) -> _Kernels:
                 entry = book[codes[r, num_whole], j]
                 along += rows[r, num_whole * d + j] * entry
                 size += entry * entry
-            scale[r] = max(np.float32(along / max(size, 1.0)), min_scale)
+            scale[r] = max(np.float32(along / max(size, 1.0)), scale[r])
 
     @njit(cache=True, nogil=True)
     def take(codes, book, scale, out):

@@ -96,15 +96,15 @@ def _encode(x, code, index):
     scratch = _new_scratch()
     todo, late = np.zeros(_CHUNK + LANES, _U), np.zeros(_CHUNK + LANES, _U)
     for start in range(0, len(x), _CHUNK):
-        chunk = _Chunk(x[start : start + _CHUNK], index[start : start + _CHUNK])
+        chunk = _Chunk(x[start : start + _CHUNK], index[start : start + _CHUNK], todo)
         for row in range(len(chunk.rows)):
             todo[row] = row
         todo[len(chunk.rows) :] = 0
-        num_late = num_todo = _try(chunk, todo, len(chunk.rows), _F(np.inf), code, scratch)
+        num_late = num_todo = _try(chunk, len(chunk.rows), _F(np.inf), code, scratch)
         late[:] = todo
         reach = _F(code.q - _RETREAT)
         while num_todo:
-            num_todo = _try(chunk, todo, num_todo, reach, code, scratch)
+            num_todo = _try(chunk, num_todo, reach, code, scratch)
             reach *= _F(_SHRINK)
         _take_steps(chunk, late, num_late, code, scratch)
 
@@ -112,6 +112,7 @@ def _encode(x, code, index):
 class _Chunk(NamedTuple):
     rows: NDArray[np.float32]
     codes: NDArray[np.int64]
+    todo: NDArray[np.uint32]  # rows that have no code yet, in front
 
 
 class _Scratch(NamedTuple):
@@ -130,10 +131,10 @@ def _new_scratch():
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _try(chunk, todo, num_todo, reach, code, scratch):
-    """Codes of the listed rows, shrunk to `reach`; puts those that do not fit in front and returns their number."""
+def _try(chunk, num_todo, reach, code, scratch):
+    """Codes of the rows to do, shrunk to `reach`; puts those that do not fit in front and returns their number."""
     s, packed = scratch.s, scratch.packed
-    rows, codes = chunk
+    rows, codes, todo = chunk
     num_left = 0
     for start in range(0, num_todo, LANES):
         listed = todo[start : start + LANES]
@@ -160,7 +161,7 @@ def _try(chunk, todo, num_todo, reach, code, scratch):
 def _take_steps(chunk, late, num_late, code, scratch):
     """Moves the codes of the listed rows by the minimal vector that gains most, the first of equals."""
     s, words = scratch.s, scratch.words
-    rows, codes = chunk
+    rows, codes, _ = chunk
     for start in range(0, num_late, LANES):
         listed = late[start : start + LANES]
         for t in range(LANES):

@@ -38,7 +38,7 @@ def fake_quantize_gradient(grad: Tensor, x: Tensor, scale: float, low: int, high
     if grad.stride() != x.stride():
         grad = torch.empty_like(x).copy_(grad)
     grad_x = torch.empty_like(x)
-    slope = _gradient(_flat(grad), _flat(x.detach()), np.float32(scale), low, high, _flat(grad_x))
+    slope = _gradient(_flat(grad), _flat(x.detach()), np.float32(scale), (low, high), _flat(grad_x))
     return grad_x, torch.tensor(slope, dtype=x.dtype)
 
 
@@ -69,8 +69,8 @@ def _quantize(x, scale, low, high, out):
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc"})
-def _block_gradient(grad, x, scale, low, high, grad_x):
-    total = np.float32(0)
+def _block_gradient(grad, x, scale, bounds, grad_x):
+    (low, high), total = bounds, np.float32(0)
     for i in range(len(x)):
         ratio = x[i] / scale
         integer = min(max(np.floor(ratio + np.float32(0.5)), low), high)
@@ -81,9 +81,9 @@ def _block_gradient(grad, x, scale, low, high, grad_x):
 
 
 @njit(cache=True)
-def _gradient(grad, x, scale, low, high, grad_x):
-    low, high, total = np.float32(low), np.float32(high), 0.0
+def _gradient(grad, x, scale, bounds, grad_x):
+    bounds, total = (np.float32(bounds[0]), np.float32(bounds[1])), 0.0
     for start in range(0, len(x), _BLOCK):  # slices, because indices that may be negative do not vectorise
         part = slice(start, start + _BLOCK)
-        total += _block_gradient(grad[part], x[part], scale, low, high, grad_x[part])
+        total += _block_gradient(grad[part], x[part], scale, bounds, grad_x[part])
     return total

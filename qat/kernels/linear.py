@@ -62,9 +62,9 @@ def rows_gradient(grad: Tensor, w: Tensor, scale: Tensor, levels: Levels) -> tup
         return rows_gradient_torch(grad, w, scale, levels)
     if grad.stride() != w.stride():
         grad = torch.empty_like(w).copy_(grad)
-    grad_w, slope = torch.empty_like(w), torch.empty(len(w))
-    _gradient(_rows(grad), _rows(w.detach()), _scales(scale, w), tuple(levels), _rows(grad_w), slope.numpy())
-    return grad_w, slope
+    grad_w = torch.empty_like(w)
+    slope = _gradient(_rows(grad), _rows(w.detach()), _scales(scale, w), tuple(levels), _rows(grad_w))
+    return grad_w, torch.from_numpy(slope)
 
 
 def rows_gradient_torch(grad: Tensor, w: Tensor, scale: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
@@ -121,8 +121,8 @@ def _quantize(x, scale, levels, out):
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc"})
-def _whole_gradient(grad, x, scale, low, high, grad_x):
-    total, zero = np.float32(0), np.float32(0)
+def _whole_gradient(grad, x, scale, bounds, grad_x):
+    (low, high), total, zero = bounds, np.float32(0), np.float32(0)
     for i in range(len(x)):
         ratio = x[i] / scale
         is_inside = (ratio >= low) & (ratio <= high)
@@ -132,8 +132,9 @@ def _whole_gradient(grad, x, scale, low, high, grad_x):
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc"})
-def _odd_gradient(grad, x, scale, low, high, grad_x):
-    total, zero, half, one, two = np.float32(0), np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+def _odd_gradient(grad, x, scale, bounds, grad_x):
+    (low, high), total, zero = bounds, np.float32(0), np.float32(0)
+    half, one, two = np.float32(0.5), np.float32(1), np.float32(2)
     for i in range(len(x)):
         ratio = x[i] / scale
         is_inside = (ratio >= low) & (ratio <= high)
@@ -144,17 +145,19 @@ def _odd_gradient(grad, x, scale, low, high, grad_x):
 
 
 @njit(cache=True)
-def _gradient(grad, x, scale, levels, grad_x, slope):
-    low, high, is_odd = np.float32(levels[0]), np.float32(levels[1]), levels[2]
+def _gradient(grad, x, scale, levels, grad_x):
+    """Slope of each row [O]; fills `grad_x`."""
+    bounds, is_odd, slope = (np.float32(levels[0]), np.float32(levels[1])), levels[2], np.empty(len(x), np.float32)
     for o in range(len(x)):
         total = 0.0
         for start in range(0, x.shape[1], _BLOCK):
             part = slice(start, start + _BLOCK)
             if is_odd:
-                total += _odd_gradient(grad[o, part], x[o, part], scale[o], low, high, grad_x[o, part])
+                total += _odd_gradient(grad[o, part], x[o, part], scale[o], bounds, grad_x[o, part])
             else:
-                total += _whole_gradient(grad[o, part], x[o, part], scale[o], low, high, grad_x[o, part])
+                total += _whole_gradient(grad[o, part], x[o, part], scale[o], bounds, grad_x[o, part])
         slope[o] = total
+    return slope
 
 
 @njit(cache=True)

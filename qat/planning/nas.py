@@ -25,7 +25,7 @@ from qat.modules.mixture import Mixture, relax, soften
 from qat.modules.upkeep import parameter_groups
 from qat.planning.aim import Aim, Budgets
 from qat.planning.selection import Judge, Room, select
-from qat.training.data import Part, TrainingData, batches
+from qat.training.data import Split, TrainingData, batches
 from qat.training.loop import Schedule, Steps, Tick, cycle, fit, score, silent, step_on, task_loss
 
 ARCH_EVERY = 3  # weight steps between two architecture steps
@@ -63,8 +63,9 @@ class SearchResult(NamedTuple):
 
 
 def supernet(
-    model: nn.Module, candidates: Mapping[str, Sequence[str]], part: Part, *, bits: int, num_calibration: int, seed: int
-) -> dict[str, Mixture]:
+    model: nn.Module, candidates: Mapping[str, Sequence[str]], part: Split, *,
+    bits: int, num_calibration: int, seed: int,
+) -> dict[str, Mixture]:  # fmt: skip
     """Put mixtures and activation quantizers on a float model, in place: layer -> its mixture.
 
     Activation steps come from the first `num_calibration` images of `part`.
@@ -127,7 +128,7 @@ def _schedule(settings: SearchSettings) -> Schedule:
     return cycle(settings.images // settings.batch, settings.lr, pause_every=PAUSE_EVERY)
 
 
-def _arch_order(part: Part, settings: SearchSettings) -> list[Tensor]:
+def _arch_order(part: Split, settings: SearchSettings) -> list[Tensor]:
     """The batch of each architecture step."""
     num_steps = -(-settings.images // settings.batch)
     order = batches(len(part.y), settings.batch, settings.images, settings.seed + 1)

@@ -16,7 +16,7 @@ from torch import nn
 from cimsim.studies.table import CostTable
 from qat.modules.mixture import Mixture, soften
 from qat.planning.random_plans import arrivals
-from qat.training.data import Part
+from qat.training.data import Split
 from qat.training.loop import Score, score
 from workloads.errors import RunError
 
@@ -53,7 +53,7 @@ class Room(NamedTuple):
 class Judge:
     """Validation loss of plans in the supernet, each measured once."""
 
-    def __init__(self, model: nn.Module, mixtures: Mapping[str, Mixture], part: Part, images: int):
+    def __init__(self, model: nn.Module, mixtures: Mapping[str, Mixture], part: Split, images: int):
         self.model, self.mixtures, self.part, self.images = model, mixtures, part, images
         self.known: dict[tuple[str, ...], Score] = {}
 

@@ -32,7 +32,7 @@ from qat.kernels.geometry import (
 )
 from qat.quantizer import Encoded, Projected, Quantizer
 from qat.recipe import DEFAULT, Recipe
-from qat.schemes.common.choose import Choice, choose, unit_for_multiples
+from qat.schemes.common.choose import Chosen, choose, unit_for_multiples
 from qat.schemes.common.codebook import Book, Codebook, directions
 from workloads.format import WeightFormat
 
@@ -42,7 +42,7 @@ _ROWS = 1 << 14  # vectors whose products with all entries are held at a time
 class _Fit(NamedTuple):
     """A weight in terms of a book: the choice of each vector, the scale [O] or [1], and value / scale [O, ...]."""
 
-    choice: Choice
+    choice: Chosen
     scale: Tensor
     integers: Tensor | None  # None where only the value is wanted
 
@@ -75,7 +75,7 @@ class VectorQuantizer(Quantizer):
         x, book = w.detach().float(), self.book.stored()
         fit = fit_rows(rows_of(x, self.fmt.axis), book.integers, MIN_SCALE)
         value = from_vectors(fit.rows, x.shape, self.fmt.axis)
-        return value, _Saved(x, _Fit(Choice(fit.codes.view(-1, 1), None), fit.scale, None), book)
+        return value, _Saved(x, _Fit(Chosen(fit.codes.view(-1, 1), None), fit.scale, None), book)
 
     def _is_plain(self) -> bool:
         """Whether a vector is the entry at its least angle, times the scale of its own row."""
@@ -175,7 +175,7 @@ class VectorQuantizer(Quantizer):
         if self._is_plain():
             fit = fit_rows(rows_of(w, fmt.axis), book.integers, MIN_SCALE)
             integers = from_vectors(book.integers[fit.codes], w.shape, fmt.axis)
-            return _Fit(Choice(fit.codes.view(-1, 1), None), fit.scale, integers)
+            return _Fit(Chosen(fit.codes.view(-1, 1), None), fit.scale, integers)
         is_angle = assignment == "cosine" and fmt.axis in ("in", "kernel") and fmt.codes_per_vector == 1
         if self.held is None and is_angle and not fmt.scale_bits:  # a vector's length does not matter
             v, unit = w, book.unit
@@ -191,7 +191,7 @@ class VectorQuantizer(Quantizer):
         )
         return _Fit(choice, self._scale(w, integers), integers)
 
-    def _integers(self, choice: Choice, book: Book) -> Tensor:
+    def _integers(self, choice: Chosen, book: Book) -> Tensor:
         """What the array holds for each vector [N, d], as floats."""
         entries, multiples = choice
         z = book.integers[entries[:, 0]] if entries.shape[1] == 1 else book.integers[entries].sum(1)

@@ -15,7 +15,7 @@ from workloads.data.datasets import load
 from workloads.data.parts import parts_of
 
 
-class Part(NamedTuple):
+class Split(NamedTuple):
     """Images [N, C, H, W], bytes or floats, or word ids int64 [N, T], and labels int64 [N], of one part of the data."""
 
     x: Tensor
@@ -38,15 +38,15 @@ class Part(NamedTuple):
 class TrainingData(NamedTuple):
     """Disjoint parts by hashed index. The test set is not here: only `cimsim.studies.measure.read_test` opens it."""
 
-    train: Part
-    arch: Part
-    validation: Part
+    train: Split
+    arch: Split
+    validation: Split
 
 
 def divide(x: Tensor, y: Tensor, parts: Mapping[str, np.ndarray]) -> TrainingData:
     """Images and labels by the index arrays `train`, `arch` and `validation`."""
     index = {name: torch.from_numpy(part) for name, part in parts.items()}
-    train, arch, validation = (Part(x[index[name]], y[index[name]]) for name in TrainingData._fields)
+    train, arch, validation = (Split(x[index[name]], y[index[name]]) for name in TrainingData._fields)
     return TrainingData(train, arch, validation)
 
 
@@ -54,7 +54,7 @@ def divide(x: Tensor, y: Tensor, parts: Mapping[str, np.ndarray]) -> TrainingDat
 def training_data(name: str, root: Path | None = None) -> TrainingData:
     """The parts of a data set's training images (50,000 / 5,000 / 5,000 of Fashion-MNIST)."""
     parts = parts_of(load(name, root))
-    return TrainingData(*(Part(torch.from_numpy(part.x), torch.from_numpy(part.y)) for part in parts))
+    return TrainingData(*(Split(torch.from_numpy(part.x), torch.from_numpy(part.y)) for part in parts))
 
 
 def batches(num: int, batch: int, images: int, seed: int, first: int = 0) -> Iterator[Tensor]:

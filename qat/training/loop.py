@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cimsim.studies.study import Training
 from qat.modules.upkeep import after_step
 from qat.training.checkpoint import Stateful, restore_checkpoint, store_checkpoint
-from qat.training.data import Part, TrainingData, batches
+from qat.training.data import Split, TrainingData, batches
 from workloads.errors import RunError
 
 Tick = Callable[[int], None]  # told how many images were just trained on, or had been before a run was killed
@@ -126,7 +126,7 @@ def cycle(total: int, peak: float, *, pause_every: int, after_every: int = 0) ->
     return Schedule(total, partial(one_cycle, total=total, peak=peak), pause_every, after_every)
 
 
-def task_loss(model: nn.Module, part: Part, index: Tensor) -> Tensor:
+def task_loss(model: nn.Module, part: Split, index: Tensor) -> Tensor:
     """Mean cross entropy of these images."""
     return F.cross_entropy(model(part.images(index)), part.y[index])
 
@@ -139,7 +139,7 @@ class Score(NamedTuple):
 
 
 @torch.no_grad()
-def score(model: nn.Module, part: Part, images: int | None = None, batch: int = 1000) -> Score:
+def score(model: nn.Module, part: Split, images: int | None = None, batch: int = 1000) -> Score:
     """Of the part's first `images` images (all by default), with the model in eval mode."""
     num, training = min(images or len(part.y), len(part.y)), model.training
     model.eval()

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qat.modules.attached import quantizers
-from qat.training.data import Part
+from qat.training.data import Split
 
 IMAGES, BATCH = 2560, 128  # the first images of the training part: no draw, so that a resumed run sees the same
 
@@ -23,7 +23,7 @@ def needs_statistics(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def estimate_statistics(model: nn.Module, part: Part) -> None:
+def estimate_statistics(model: nn.Module, part: Split) -> None:
     """Running means and variances anew, from the part's first images and the weights of inference: the plain average
     over batches. Training, which normalises by its own batches, does not notice."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]

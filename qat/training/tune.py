@@ -23,7 +23,7 @@ from qat.recipe import DEFAULT, Recipe
 from qat.schemes import Codebook
 from qat.schemes.universal import UniversalQuantizer, finish, ratio_penalty
 from qat.training import ewgs
-from qat.training.data import Part, TrainingData, batches
+from qat.training.data import Split, TrainingData, batches
 from qat.training.distill import block_loss, block_outputs, quantized_blocks, soft_targets
 from qat.training.loop import Score, Steps, Tick, cycle, fit, score, silent
 from qat.training.norms import estimate_statistics, needs_statistics
@@ -76,7 +76,7 @@ def _accuracy(model: nn.Module, data: TrainingData) -> float:
     return judged(model, data.validation).accuracy
 
 
-def judged(model: nn.Module, part: Part) -> Score:
+def judged(model: nn.Module, part: Split) -> Score:
     """Of the network as it is stored, or with the noise that it is trained to bear."""
     with enduring(model):
         return score(model, part)

@@ -22,14 +22,14 @@ _SCALE_ROUNDS = 3
 _TINY = 1e-30
 
 
-class Choice(NamedTuple):
+class Chosen(NamedTuple):
     """Entries of each vector in the flat table, int64 [N, M], and its multiple [N, 1] (float) or None."""
 
     entries: Tensor
     multiples: Tensor | None
 
 
-def choose(v: Tensor, integers: Tensor, unit: Tensor | float, fmt: WeightFormat, assignment: str) -> Choice:
+def choose(v: Tensor, integers: Tensor, unit: Tensor | float, fmt: WeightFormat, assignment: str) -> Chosen:
     """`assignment`: cosine or euclid, as in qat.schemes.vector. `integers`: the flat table [M * K, d]."""
     if fmt.codes_per_vector > 1:
         return _with_multiples(v, integers, unit, fmt, _choose_sum(v, integers * unit, fmt))
@@ -37,7 +37,7 @@ def choose(v: Tensor, integers: Tensor, unit: Tensor | float, fmt: WeightFormat,
         return _with_multiples(v, integers, unit, fmt, by_angle(v, integers, fmt.signed_scale)[:, None])
     if fmt.scale_bits:  # the nearest entry alone need not be the nearest with its scale code
         return _choose_joint(v, integers, unit, fmt)
-    return Choice(nearest(v, integers * unit)[:, None], None)
+    return Chosen(nearest(v, integers * unit)[:, None], None)
 
 
 def by_angle(v: Tensor, integers: Tensor, is_signed: bool = False) -> Tensor:
@@ -71,13 +71,13 @@ def _choose_sum(v: Tensor, entries: Tensor, fmt: WeightFormat) -> Tensor:
     return chosen
 
 
-def _with_multiples(v: Tensor, integers: Tensor, unit: Tensor | float, fmt: WeightFormat, entries: Tensor) -> Choice:
+def _with_multiples(v: Tensor, integers: Tensor, unit: Tensor | float, fmt: WeightFormat, entries: Tensor) -> Chosen:
     """Each vector's projection on its integers, rounded to a scale code."""
     if not fmt.scale_bits:
-        return Choice(entries, None)
+        return Chosen(entries, None)
     z = integers[entries].sum(1) if entries.shape[1] > 1 else integers[entries[:, 0]]
     wanted = (v * z).sum(1) / z.square().sum(1).clamp_min(1.0) / unit
-    return Choice(entries, _rounded(wanted, fmt)[:, None])
+    return Chosen(entries, _rounded(wanted, fmt)[:, None])
 
 
 def _rounded(wanted: Tensor, fmt: WeightFormat) -> Tensor:
@@ -88,7 +88,7 @@ def _rounded(wanted: Tensor, fmt: WeightFormat) -> Tensor:
     return wanted.abs().round().clamp(1, largest) * torch.where(wanted < 0, -1.0, 1.0)
 
 
-def _choose_joint(v: Tensor, integers: Tensor, unit: Tensor | float, fmt: WeightFormat) -> Choice:
+def _choose_joint(v: Tensor, integers: Tensor, unit: Tensor | float, fmt: WeightFormat) -> Chosen:
     """The entry and scale code with the least |v - unit m e|^2, over all pairs."""
     squares = integers.square().sum(1).clamp_min(1.0)
     entries, multiples = [], []
@@ -99,7 +99,7 @@ def _choose_joint(v: Tensor, integers: Tensor, unit: Tensor | float, fmt: Weight
         best = gain.argmax(1)
         entries.append(best)
         multiples.append(codes.gather(1, best[:, None]))
-    return Choice(torch.cat(entries)[:, None], torch.cat(multiples))
+    return Chosen(torch.cat(entries)[:, None], torch.cat(multiples))
 
 
 def unit_for_multiples(v: Tensor, integers: Tensor, unit: Tensor, fmt: WeightFormat, assignment: str) -> Tensor:

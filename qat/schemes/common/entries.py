@@ -22,7 +22,7 @@ from qat.kernels.geometry import (
 )
 from qat.quantizer import Encoded
 from qat.recipe import Recipe
-from qat.schemes.common.choose import Choice, choose, unit_for_multiples
+from qat.schemes.common.choose import Chosen, choose, unit_for_multiples
 from qat.schemes.common.codebook import Book, Codebook
 from workloads.format import WeightFormat
 
@@ -32,7 +32,7 @@ _TINY = 1e-12
 class Snapped(NamedTuple):
     """The choice of each vector, what the array holds [O, ...] (float32), and the scale [O] or [1]."""
 
-    choice: Choice
+    choice: Chosen
     integers: Tensor
     scale: Tensor
 

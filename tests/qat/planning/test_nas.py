@@ -19,7 +19,7 @@ from qat.planning import nas
 from qat.planning.aim import Aim, Budgets
 from qat.planning.nas import SearchSettings, search, spread, supernet, warm
 from qat.training import data as training
-from qat.training.data import Part, TrainingData, training_data
+from qat.training.data import Split, TrainingData, training_data
 from qat.training.loop import step_on, task_loss
 from tests.helpers.trained_digits import DATA, FORMATS, LAYERS, network, prices, same_state, trained
 from workloads.data.datasets import load
@@ -229,7 +229,7 @@ def test_where_accuracy_is_free_each_budget_is_kept_by_the_expected_cost(which, 
 
 @pytest.fixture(scope="module")
 def isaac_table() -> CostTable:
-    return build_table(network(), load_chip("isaac"), (*FORMATS, "d4-q4"), fixed_formats={"conv1": "linear-8"})
+    return build_table(network(), load_chip("isaac"), (*FORMATS, "d4-q4"), held={"conv1": "linear-8"})
 
 
 def searched(table: CostTable, share: float, data: TrainingData = DATA, seed: int = 0):
@@ -297,6 +297,6 @@ def test_each_part_has_its_own_use():
     model, mixtures = mixtures_of()
     warm(model, mixtures, DATA, SHORT)
     other, others = mixtures_of()
-    nothing = Part(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    nothing = Split(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     warm(other, others, DATA._replace(arch=nothing, validation=nothing), SHORT)
     assert same_state(model, other)

@@ -19,7 +19,7 @@ from torch import nn
 from qat.training import data as training
 from qat.training import loop
 from qat.training.checkpoint import load_checkpoint
-from qat.training.data import Part, batches, training_data
+from qat.training.data import Split, batches, training_data
 from qat.training.loop import one_cycle, score, set_rate, step_on, task_loss, train_float
 from tests.helpers.trained_digits import DATA, SETTINGS, same_state, trained
 from workloads.data.datasets import Dataset
@@ -94,10 +94,10 @@ def test_the_training_data_hold_no_test_image():
 
 def test_bytes_become_the_unit_interval_and_floats_stay():
     x = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
-    part = Part(x, torch.zeros(4))
+    part = Split(x, torch.zeros(4))
     assert torch.equal(part.images(slice(0, 4)) * 255, x.float())
     assert (part.input_step(8), part.input_step(4)) == (1 / 255, None)
-    floats = Part(torch.randn(4, 1, 8, 8), part.y)
+    floats = Split(torch.randn(4, 1, 8, 8), part.y)
     assert torch.equal(floats.images(slice(1, 3)), floats.x[1:3]) and floats.input_step(8) is None
 
 
@@ -211,7 +211,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, epochs_done, monkeypatch
 
 
 def test_float_training_sees_its_own_part_only():
-    nothing = Part(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    nothing = Split(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     alone = train_float(build("digitsnet", 0), DATA._replace(arch=nothing, validation=nothing), SETTINGS, 0)
     assert same_state(alone, trained())
 
