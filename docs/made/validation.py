@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from cimsim.validation import Row, check_references
+from cimsim.validation import Verdict, check_references
 from cimsim.validation.quantities import QUANTITIES
 from cimsim.validation.units import UNITS
 from cimsim.validation.verdict import UNSEEN
@@ -24,7 +24,7 @@ INVERSE = ("throughput", "efficiency", "density")  # of time, energy and area: d
 LEAST, MOST = 1 / 25, 5
 
 
-def kind_of(row: Row) -> str:
+def kind_of(row: Verdict) -> str:
     """What a figure is about; "" for shares, shapes, and figures that are shown only."""
     name = row.quantity.partition(".")[0]
     test = QUANTITIES[name].test if name in QUANTITIES else TABLES.get(row.quantity, "")
@@ -32,7 +32,7 @@ def kind_of(row: Row) -> str:
     return test if row.passed is not None and test in KINDS else ""
 
 
-def drawn_ratio(row: Row) -> float:
+def drawn_ratio(row: Verdict) -> float:
     """Of time, energy or area, inside the panel."""
     is_inverse = row.unit in UNITS and UNITS[row.unit].measures.removesuffix("_1b") in INVERSE
     return min(max(1 / row.ratio if is_inverse else row.ratio, LEAST), MOST)
