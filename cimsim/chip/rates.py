@@ -169,13 +169,12 @@ def map_buffer_bits(chip: Chip) -> int:
     return whole.capacity_bits if whole else chip.num_tiles * chip.parts.tile_buffer.capacity_bits
 
 
-def memory_ps(chip: Chip, *transfers: int) -> int:
-    """Time of transfers of so many bits, one after the other, on the outer memory's channel, or on the chip's link
-    where that is the source."""
+def memory_ps(chip: Chip, bits: int) -> int:
+    """Time of so many bits at the full bandwidth of the outer memory, or of the link where that is the source."""
     memory, link = chip.parts.dram, chip.parts.link
     if memory is not None:
-        return memory.transfer_ps(*transfers)
-    return instant_ps(sum(transfers), link.rate_hz) if link else 0
+        return memory.transfer_ps(memory.bus_bits(bits))
+    return instant_ps(bits, link.rate_hz) if link else 0
 
 
 def unit_area_um2(chip: Chip) -> float:

@@ -57,14 +57,9 @@ class Dram(Component):
         """Bits that move when `bits` are wanted: whole bursts."""
         return ceil(bits / self.burst_bits) * self.burst_bits
 
-    def activations(self, bits: int) -> int:
-        """Rows that a transfer of `bits` in a row of addresses opens."""
-        return ceil(bits / self.row_bits)
-
-    def transfer_ps(self, *transfers: int) -> int:
-        """Time of transfers of so many bits that follow each other on the channel."""
-        moved, opened = (sum(map(count, transfers)) for count in (self.bus_bits, self.activations))
-        return -(-moved * PS_PER_S // self.bandwidth_bits_per_s) + opened * self.activate_ps
+    def transfer_ps(self, moved_bits: int, opened_rows: int = 0) -> int:
+        """Time on the channel of so many bits, whole bursts counted, and of opening rows."""
+        return -(-moved_bits * PS_PER_S // self.bandwidth_bits_per_s) + opened_rows * self.activate_ps
 
     def base_energy_pj(self, action: str, tech: Technology) -> float:
         return self.activate_pj if action == "activate" else self.energy_pj_per_bit

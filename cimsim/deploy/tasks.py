@@ -10,7 +10,15 @@ from cimsim.dataflow import LayerWork
 from cimsim.deploy.deployment import Deployment, digital_ops, digital_role, paths
 from cimsim.deploy.loads import weight_loads
 from cimsim.deploy.needs import needs
-from cimsim.deploy.traffic import READ, WRITE, input_transfer, load_chunk_bits, map_transfer, stream_transfers
+from cimsim.deploy.traffic import (
+    READ,
+    WRITE,
+    channel_ps,
+    input_transfer,
+    load_chunk_bits,
+    map_transfer,
+    stream_transfers,
+)
 from cimsim.events import MEMORY, Edge, Stream, Task
 from workloads.layer import Node
 
@@ -54,7 +62,7 @@ def _task(deployment: Deployment, node: Node, work: LayerWork | None, edges: tup
     rate, interval = work.clock_hz, work.interval_ticks
     work_ps = rates.instant_ps(interval * _positions_at_once(work, rows), rate)
     if work.deliveries > 1 and deployment.stores.get(node.inputs[0]) == "memory":
-        work_ps = max(work_ps, rates.memory_ps(chip, ceil(deployment.map_bits(node.inputs[0]) / rows)))
+        work_ps = max(work_ps, channel_ps(chip, ceil(deployment.map_bits(node.inputs[0]) / rows)))
     if work.stream is not None:
         return _streaming_task(deployment, node, work, edges, work_ps)
     latency_ps = rates.instant_ps(work.first_ticks, rate) - rates.instant_ps(interval, rate)
@@ -71,7 +79,7 @@ def _streaming_task(deployment: Deployment, node: Node, work: LayerWork, edges: 
     opening, body, results = stream_transfers(moved)
     opening_ps = _whole_cycles(opening.last_ps(chip), clock) if opening.bits else 0
     result_ps = results.last_ps(chip) if results.bits else 0
-    all_ps = _whole_cycles(rates.memory_ps(chip, body.bits, results.bits), clock)
+    all_ps = _whole_cycles(channel_ps(chip, body.bits, results.bits), clock)
     chunk = load_chunk_bits(chip)
     chunks = ceil(moved.index_bits / blocks / (chunk * work.placement.num_tiles))
     round_ps = rates.instant_ps(work.interval_ticks * moved.positions, work.clock_hz)
@@ -122,5 +130,5 @@ def _edge(deployment: Deployment, node: Node, name: str, producer: int, path: tu
         first_reader = next(reader.name for reader in deployment.network.nodes if name in reader.inputs)
         passes = (WRITE, READ) if first_reader == node.name else (READ,)
         rows_of = [map_transfer(name, action, deployment).chunk_bits for action in passes]
-        return Edge(producer, need, (MEMORY,), rates.memory_ps(chip, *rows_of))
+        return Edge(producer, need, (MEMORY,), channel_ps(chip, *rows_of))
     return Edge(producer, need, path, mesh.transfer_ps(chip, row_bits, len(path)))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cimsim.chip import mesh, rates
 from cimsim.chip.model import Chip
+from cimsim.components.dram import Dram
 from cimsim.dataflow import LayerWork
 from cimsim.dataflow.work import OuterStream
 from cimsim.deploy.deployment import MAP_BITS, Deployment, digital_ops, digital_role
@@ -39,10 +40,10 @@ class Transfer(NamedTuple):
         return self.bits - (self.num_chunks - 1) * self.chunk_bits if self.bits else 0
 
     def chunk_ps(self, chip: Chip) -> int:
-        return rates.memory_ps(chip, self.chunk_bits)
+        return channel_ps(chip, self.chunk_bits)
 
     def last_ps(self, chip: Chip) -> int:
-        return rates.memory_ps(chip, self.last_bits)
+        return channel_ps(chip, self.last_bits)
 
     def actions(self, chip: Chip) -> Actions:
         """What it is charged for; nothing where there is neither memory nor link."""
@@ -51,8 +52,22 @@ class Transfer(NamedTuple):
             return Counter({("link", "", "transfer_bit"): self.bits})
         whole = max(0, self.num_chunks - 1)
         moved = whole * dram.bus_bits(self.chunk_bits) + dram.bus_bits(self.last_bits)
-        opened = whole * dram.activations(self.chunk_bits) + dram.activations(self.last_bits)
+        opened = whole * opened_rows(dram, self.chunk_bits) + opened_rows(dram, self.last_bits)
         return Counter({("dram", "", self.action): moved, ("dram", "", "activate"): opened})
+
+
+def channel_ps(chip: Chip, *chunks: int) -> int:
+    """Time of chunks of so many bits that follow each other on the channel."""
+    dram = chip.parts.dram
+    if dram is None:
+        return rates.memory_ps(chip, sum(chunks))
+    moved = sum(dram.bus_bits(bits) for bits in chunks)
+    return dram.transfer_ps(moved, sum(opened_rows(dram, bits) for bits in chunks))
+
+
+def opened_rows(dram: Dram, bits: int) -> int:
+    """Rows of the memory that a chunk opens: it lies in a row of addresses."""
+    return ceil(bits / dram.row_bits)
 
 
 class StreamTransfers(NamedTuple):

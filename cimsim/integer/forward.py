@@ -21,21 +21,20 @@ from cimsim.arrays.programmed import Origin, ProgrammedArrays
 from cimsim.components.base import Activity
 from cimsim.integer.artifact import Artifact, Grid
 from cimsim.integer.ops import (
+    OPS,
+    Operand,
     Product,
     Weights,
-    digital_output,
     exact_sums,
     layer_output,
-    output_range,
     regrid,
 )
-from cimsim.integer.requantize import add
 from workloads.errors import InputError
 from workloads.layer import Layer
 from workloads.plan import LayerPlan
 
 MAX_SAMPLE = 2048  # vectors of a layer that its converter step is chosen on
-EXACT_OPS = ("layer", "add", "max_pool", "avg_pool", "relu")  # what integers alone can compute
+EXACT_OPS = ("layer", *OPS)  # what integers alone can compute
 
 
 class Accuracy(NamedTuple):
@@ -162,14 +161,11 @@ def _forward(
     tensors = {"input": regrid(x, pixels, grids["input"]).astype(grids["input"].dtype)}
     last_use = {name: node.name for node in artifact.network.nodes for name in node.inputs}
     for node in artifact.network.nodes:
-        operands = [tensors[name] for name in node.inputs]
+        operands = [Operand(tensors[name], grids[name]) for name in node.inputs]
         if node.op == "layer":
-            y = layer_output(artifact, node, operands[0], weights[node.name], product)
-        elif node.op == "add":
-            ratios = [grids[name].step / grids[node.name].step for name in node.inputs]
-            y = add(operands, ratios, *output_range(node, grids[node.name]))
+            y = layer_output(artifact, node, operands[0].x, weights[node.name], product)
         else:
-            y = regrid(digital_output(node, operands[0]), grids[node.inputs[0]], grids[node.name])
+            y = OPS[node.op](node, operands, grids[node.name])
         y = y.astype(grids[node.name].dtype, copy=False)
         tensors[node.name] = y
         for name in {name for name in node.inputs if last_use[name] == node.name}:

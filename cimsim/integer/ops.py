@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,12 +79,6 @@ def _turned(fmt: WeightFormat, x_GMI: NDArray, grid: Grid) -> tuple[NDArray, Gri
     return rotate(x_GMI.astype(np.int64), fmt.rotation).astype(wide.dtype), wide
 
 
-def digital_output(node: Node, x: NDArray[np.integer]) -> NDArray[np.integer]:
-    if node.op == "relu":
-        return np.maximum(x, 0)
-    return max_pool(x, node) if node.op == "max_pool" else avg_pool(x, node)
-
-
 def regrid(x: NDArray[np.integer], grid: Grid, target: Grid) -> NDArray[np.int64]:
     """The same values on another grid; exact where the steps are equal."""
     if grid.step == target.step:
@@ -93,3 +88,40 @@ def regrid(x: NDArray[np.integer], grid: Grid, target: Grid) -> NDArray[np.int64
 
 def output_range(node: Node, grid: Grid) -> tuple[int, int]:
     return (max(grid.low, 0) if node.relu else grid.low), grid.high
+
+
+class Operand(NamedTuple):
+    """Integers, and the grid they lie on."""
+
+    x: NDArray[np.integer]
+    grid: Grid
+
+
+def _add(node: Node, operands: Sequence[Operand], target: Grid) -> NDArray[np.int64]:
+    ratios = [operand.grid.step / target.step for operand in operands]
+    return add([operand.x for operand in operands], ratios, *output_range(node, target))
+
+
+def _on_its_grid(compute: Callable[[NDArray, Node], NDArray]) -> IntegerOp:
+    """An operation that commutes with a change of grid."""
+
+    def run(node: Node, operands: Sequence[Operand], target: Grid) -> NDArray[np.int64]:
+        (only,) = operands
+        return regrid(compute(only.x, node), only.grid, target)
+
+    return run
+
+
+def _relu(x: NDArray[np.integer], node: Node) -> NDArray[np.integer]:
+    return np.maximum(x, 0)
+
+
+IntegerOp = Callable[[Node, Sequence[Operand], Grid], NDArray]  # node, its operands, the grid it makes -> integers
+
+# What integers alone can compute beside layers; another operation is an entry here and its grid's rule in `grids`.
+OPS: dict[str, IntegerOp] = {
+    "add": _add,
+    "relu": _on_its_grid(_relu),
+    "max_pool": _on_its_grid(max_pool),
+    "avg_pool": _on_its_grid(avg_pool),
+}

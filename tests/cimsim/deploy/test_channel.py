@@ -9,6 +9,7 @@ from cimsim.chip import mesh
 from cimsim.chip.reading import CHIPS, load_chip
 from cimsim.components.dram import Dram
 from cimsim.components.laws.scaling import nominal
+from cimsim.deploy.traffic import opened_rows
 from cimsim.engine.whole import simulate
 from workloads.errors import InputError
 from workloads.shapes import load_network
@@ -20,8 +21,8 @@ def test_a_transfer_is_bursts_and_rows():
         bandwidth_bits_per_s=4_000_000_000, latency_ps=0, burst_bits=256, row_bits=600, activate_ps=10_000,
         activate_pj=5,
     )  # fmt: skip
-    assert dram.bus_bits(1000) == 1024 and dram.activations(1000) == 2
-    assert dram.transfer_ps(1000) == 4 * 64_000 + 2 * 10_000
+    assert dram.bus_bits(1000) == 1024 and opened_rows(dram, 1000) == 2
+    assert dram.transfer_ps(1024, 2) == 4 * 64_000 + 2 * 10_000
     assert dram.energy_pj("activate", nominal(22)) == 5 and "activate" in dram.actions()
 
 
