@@ -7,8 +7,9 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from workloads.errors import InputError, problems_of
 from workloads.layer import Frozen
 
 # Where a plan is from: a search, one format everywhere (as plain numbers, as codes), chance, `cimsim train`. A variant
@@ -84,8 +85,12 @@ def is_number(column: str) -> bool:
 
 
 def read_row(plain: Mapping[str, Any]) -> Row | Refused:
-    """A row as its JSON has it. Raises pydantic's ValidationError."""
-    return (Refused if "refused" in plain else Row).model_validate(plain)
+    """A row as its JSON has it. Raises InputError with every problem: key, value, bound."""
+    model = Refused if "refused" in plain else Row
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        raise InputError("row", problems_of(error, model)) from None
 
 
 def plain_row(row: Row | Refused) -> dict[str, Any]:

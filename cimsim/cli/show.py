@@ -14,6 +14,7 @@ from cimsim.cost.prices import total_pj
 from cimsim.cost.report import CostReport, LayerCost
 from workloads.format import WeightFormat
 from workloads.plan import Plan
+from workloads.results import Refused, Row, plain_row
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -206,28 +207,28 @@ def _summary(report: CostReport) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def show_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
+def show_rows(rows: Sequence[Row], json: bool) -> None:
     """Rows of a run: what was tried, what it costs, how accurate it is."""
     if json:
-        return print_json(list(rows))
-    has_seeds = len({row["seed"] for row in rows}) > 1
-    order = sorted(rows, key=lambda r: (r["chip"], r.get("vary", ""), r["energy_pj"]))
+        return print_json([plain_row(row) for row in rows])
+    has_seeds = len({row.seed for row in rows}) > 1
+    order = sorted(rows, key=lambda row: (row.chip, row.vary_text, row.energy_pj))
     columns = ("plan", "chip", "variant", "seed", "energy", "budget", "latency", "mm2", "arrays", "ideal", "bits")
     print_table(f"{len(rows)} results", columns, [_row_cells(row, has_seeds) for row in order])
     notes = [("mm2", "area of the chip"), ("bits", "stored bits per weight, codebooks and scales included")]
-    if any(row.get("budget_pj") for row in rows):
+    if any(row.budget_pj for row in rows):
         notes.append(("budget", "energy as a share of the budget that the plan was searched for"))
-    if any(row.get("array_accuracy") is not None for row in rows):
+    if any(row.array_accuracy is not None for row in rows):
         notes.append(("arrays", "accuracy through the modelled arrays; ideal: of the same integers without them"))
     print_notes(notes)
 
 
-def _row_cells(row: Mapping[str, Any], has_seeds: bool) -> tuple[Any, ...]:
+def _row_cells(row: Row, has_seeds: bool) -> tuple[Any, ...]:
     return (
-        row["label"], row["chip"], row.get("vary", ""), row["seed"] if has_seeds else "",
-        energy_text(row["energy_pj"]), _share(row["energy_pj"], row.get("budget_pj") or 0),
-        time_text(row["latency_ns"]), f"{row['area_mm2']:.3g}",
-        _percent(row.get("array_accuracy")), _percent(row.get("ideal_accuracy")), f"{row['bits_per_weight']:.2f}",
+        row.label, row.chip, row.vary_text, row.seed if has_seeds else "",
+        energy_text(row.energy_pj), _share(row.energy_pj, row.budget_pj or 0),
+        time_text(row.latency_ns), f"{row.area_mm2:.3g}",
+        _percent(row.array_accuracy), _percent(row.ideal_accuracy), f"{row.bits_per_weight:.2f}",
     )  # fmt: skip
 
 
@@ -235,12 +236,14 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
 
 
-def show_refused(refused: Sequence[str], most: int = 5) -> None:
+def show_refused(refused: Sequence[Refused], most: int = 5) -> None:
     """What a sweep could not simulate, and why; the first few."""
     if refused:
         say(f"{len(refused)} combinations are refused:", "yellow")
-    for reason in refused[:most]:
-        say(f"  {reason}")
+    for row in refused[:most]:
+        first, *others = row.refused
+        more = f" (and {len(others)} more)" if others else ""
+        say(f"  {row.label} on {f'{row.chip} {row.vary_text}'.strip()}: {first}{more}")
     if len(refused) > most:
         say(f"  ... and {len(refused) - most} more, each with its reasons in rows/")
 

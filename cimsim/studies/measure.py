@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from cimsim.chip.model import Chip
 from cimsim.chip.numbers import array_numbers
 from cimsim.cost.report import CostReport
-from cimsim.engine.whole import simulate_timeline
+from cimsim.engine.whole import simulate
 from cimsim.events import Timeline
 from cimsim.integer.artifact import Artifact
 from cimsim.integer.forward import accuracy, calibrate_adc, collect
 from workloads.data.datasets import Dataset, load
+from workloads.layer import Network
+from workloads.plan import Plan
 
+SAME = ("energy_pj", "dynamic_pj", "leakage_pj", "always_on_pj", "latency_ns", "interval_ns")  # in report and row
 Test = tuple[np.ndarray, np.ndarray]  # uint8 images and their labels
 
 
@@ -30,6 +33,11 @@ class Measured(NamedTuple):
     assumed_pj: float
     ideal_accuracy: float
     array_accuracy: float
+
+    @property
+    def density_gap(self) -> float:
+        """What the assumption is off by, as a part of it."""
+        return self.report.energy_pj / self.assumed_pj - 1
 
 
 def read_test(data: str, log: Path, purpose: str, images: int) -> Test:
@@ -54,28 +62,19 @@ def measure(artifact: Artifact, chip: Chip, calibration: np.ndarray, test: Test,
     numbers = array_numbers(chip)
     artifact = calibrate_adc(artifact, calibration, numbers)
     activity = collect(artifact, calibration, numbers)
-    report, timeline = simulate_timeline(
-        artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load, activity=activity
-    )
-    assumed, _ = simulate_timeline(artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load)
+    assumed = simulate(artifact.network, chip, artifact.plan, images_per_weight_load=images_per_weight_load)
     ideal = accuracy(artifact, *test) if ideal_accuracy is None else ideal_accuracy
-    return Measured(artifact, report, timeline, assumed.energy_pj, ideal, accuracy(artifact, *test, numbers))
+    return Measured(
+        artifact=artifact, report=assumed.repriced(activity), timeline=assumed.timeline, assumed_pj=assumed.energy_pj,
+        ideal_accuracy=ideal, array_accuracy=accuracy(artifact, *test, numbers),
+    )  # fmt: skip
 
 
-def cost_columns(measured: Measured) -> dict[str, Any]:
-    """The measured columns of a result row."""
-    report = measured.report
+def costs(report: CostReport, plan: Plan, network: Network) -> dict[str, float]:
+    """The fields of a row that say what one image costs on a chip, and what the plan's weights take."""
     return {
-        "energy_pj": report.energy_pj,
-        "dynamic_pj": report.dynamic_pj,
-        "leakage_pj": report.leakage_pj,
-        "always_on_pj": report.always_on_pj,
-        "latency_ns": report.latency_ns,
-        "interval_ns": report.interval_ns,
+        **{name: getattr(report, name) for name in SAME},
         "area_mm2": report.area_um2 / 1e6,
         "area_used_mm2": report.area_used_um2 / 1e6,
-        "bits_per_weight": measured.artifact.plan.bits(measured.artifact.network).bits_per_weight,
-        "ideal_accuracy": measured.ideal_accuracy,
-        "array_accuracy": measured.array_accuracy,
-        "density_gap": report.energy_pj / measured.assumed_pj - 1,
+        "bits_per_weight": plan.bits(network).bits_per_weight,
     }

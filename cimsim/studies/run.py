@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from workloads.errors import InputError
+from workloads.results import Refused, Row, plain_row, read_row, results_csv
 from workloads.store import PART, write_atomically
 from workloads.yamlfile import read_mapping
 
-COLUMNS = (
-    "key", "kind", "label", "chip", "vary", "seed", "budget_fraction", "budget_pj", "met",
-    "energy_pj", "dynamic_pj", "leakage_pj", "always_on_pj", "latency_ns", "interval_ns", "area_mm2", "area_used_mm2",
-    "bits_per_weight", "float_accuracy", "ideal_accuracy", "array_accuracy", "test_images",
-    "relaxation_gap", "discretization_gap", "contention_gap", "contention_gap_latency", "plan",
-)  # fmt: skip
-ROW_KEYS = ("key", "kind", "label", "chip", "seed", "energy_pj")  # what every row has
-FOLDERS = ("rows", "plans", "weights", "costs", "timeline", "table", "figures", "checkpoints")
+ROWS = "rows"
+FOLDERS = (ROWS, "plans", "weights", "costs", "timeline", "table", "figures", "checkpoints")
+REMEDY = "delete it, then run the same command again"
 FREE = "workers"  # the one key of a study that no result depends on
 
 
@@ -74,44 +68,55 @@ class RunDir:
     def write_json(self, name: str, value: Any) -> None:
         write_atomically(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
-    def read_json(self, name: str, culprit: str = "it", keys: Iterable[str] = ()) -> dict[str, Any]:
-        """The stored object. Raises InputError when it is missing, broken or lacks `keys`; deleting `culprit` helps."""
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The stored object. Raises InputError when it is missing or broken; deleting it helps."""
         try:
             value = json.loads((self.path / name).read_text())
-            if not isinstance(value, dict) or not value.keys() >= set(keys):
-                raise ValueError(" ".join(["must be a JSON object with", *keys]))
+            if not isinstance(value, dict):
+                raise ValueError("must be a JSON object")
         except (OSError, ValueError) as error:
-            reason = f"{name}: cannot be used ({error}): delete {culprit} and run the same command again"
-            raise InputError(str(self.path), [reason]) from None
+            raise InputError(str(self.path), [f"{name}: cannot be used ({error}): {REMEDY}"]) from None
         return value
 
     def has(self, name: str) -> bool:
         return (self.path / name).exists()
 
-    def write_row(self, row: Mapping[str, Any]) -> None:
-        self.write_json(f"rows/{row['key']}.json", dict(row))
+    def write_row(self, row: Row | Refused) -> None:
+        self.write_json(row_file(row.key), plain_row(row))
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row | Refused]:
         """Every finished row, sorted by key. Raises InputError that names every broken one."""
         rows, problems = [], []
-        for path in sorted((self.path / "rows").glob("*.json")):
+        for path in sorted((self.path / ROWS).glob("*.json")):
             try:
-                rows.append(self.read_json(f"rows/{path.name}", "it and checkpoints/*.done", ROW_KEYS))
+                rows.append(self._row(f"{ROWS}/{path.name}"))
             except InputError as error:
                 problems += error.problems
         if problems:
             raise InputError(str(self.path), problems)
         return rows
 
-    def results(self) -> list[dict[str, Any]]:
+    def _row(self, name: str) -> Row | Refused:
+        plain = self.read_json(name)
+        try:
+            return read_row(plain)
+        except InputError as error:
+            raise InputError(str(self.path), [f"{name}: {item}: {REMEDY}" for item in error.problems]) from None
+
+    def results(self) -> list[Row]:
         """Rows with a cost: what a chip refused has none."""
-        return [row for row in self.rows() if row["energy_pj"] is not None]
+        return [row for row in self.rows() if isinstance(row, Row)]
 
     def render_results(self) -> Path:
         """`results.csv`: the rows in a fixed order, without times."""
         target = self.path / "results.csv"
         write_atomically(target, results_csv(self.results()).encode())
         return target
+
+
+def row_file(key: str) -> str:
+    """Where a run keeps a row; it is written last, after all files that it names."""
+    return f"{ROWS}/{key}.json"
 
 
 def _is_running(pid: int) -> bool:
@@ -122,17 +127,3 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         pass  # it runs, for another user
     return True
-
-
-def results_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """CSV of COLUMNS; floats as their shortest exact text, missing values empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in sorted(rows, key=_order):
-        writer.writerow(["" if row.get(name) is None else row[name] for name in COLUMNS])
-    return text.getvalue()
-
-
-def _order(row: Mapping[str, Any]) -> tuple:
-    return (row["chip"], row.get("vary", ""), row["kind"], row["label"], row["seed"], row["key"])

@@ -13,13 +13,13 @@ import pytest
 from cimsim.chip.numbers import array_numbers
 from cimsim.chip.reading import load_chip
 from cimsim.components.base import Activity
-from cimsim.engine.whole import simulate, simulate_timeline
+from cimsim.engine.whole import simulate
 from cimsim.integer.artifact import Artifact
 from cimsim.integer.artifact import load as load_artifact
 from cimsim.integer.forward import accuracy, collect
-from cimsim.studies.measure import Measured, cost_columns, measure, read_test
+from cimsim.studies.measure import Measured, measure, read_test
 from cimsim.studies.points import Point, is_varied, measure_point, table_file
-from cimsim.studies.run import COLUMNS, RunDir
+from cimsim.studies.run import RunDir
 from cimsim.studies.study import ChipChoice, Study
 from cimsim.studies.table import build_table
 from qat.planning.aim import Aim, Budgets
@@ -32,6 +32,7 @@ from tests.helpers.command import ROOT
 from tests.helpers.trained_digits import DATA, SETTINGS, network, trained
 from workloads.data.datasets import Dataset, load
 from workloads.plan import Plan
+from workloads.results import COLUMNS, Row
 
 PLAN = Plan.uniform(network(), "linear-4")
 CALIBRATION = DATA.train.x[:64].numpy()
@@ -126,7 +127,7 @@ def test_the_density_gap_is_that_of_the_simulation_with_measured_densities(chip)
     activity = collect(found.artifact, CALIBRATION, array_numbers(load_chip(chip)))
     real = simulate(network(), load_chip(chip), found.artifact.plan, activity=activity).energy_pj
     assumed = simulate(network(), load_chip(chip), found.artifact.plan).energy_pj
-    assert cost_columns(found)["density_gap"] == pytest.approx(real / assumed - 1)
+    assert found.density_gap == pytest.approx(real / assumed - 1)
     assert found.assumed_pj == assumed
 
 
@@ -135,9 +136,10 @@ def test_the_sign_of_the_density_gap(density, sign):
     """Fewer ones than assumed (one half) cost less than the table says, more ones cost more."""
     chip = load_chip("isaac")
     activity = {layer.name: Activity.of_means(density, density) for layer in network().layers}
-    report, timeline = simulate_timeline(network(), chip, PLAN, activity=activity)
+    found = simulate(network(), chip, PLAN, activity=activity)
+    report, timeline = found.report, found.timeline
     assumed = simulate(network(), chip, PLAN).energy_pj
-    gap = cost_columns(Measured(artifact(), report, timeline, assumed, 1.0, 1.0))["density_gap"]
+    gap = Measured(artifact(), report, timeline, assumed, 1.0, 1.0).density_gap
     assert np.sign(round(gap, 9)) == sign
 
 
@@ -158,13 +160,13 @@ def write_rows(study: Study, run: RunDir, point: Point) -> None:
     measure_point(study, run, point, "weights/a.safetensors", test=test, float_accuracy=FLOAT_ACCURACY)
 
 
-def rows_of(tmp_path: Path, study: Study, point: Point) -> tuple[RunDir, list[dict]]:
+def rows_of(tmp_path: Path, study: Study, point: Point) -> tuple[RunDir, list[Row]]:
     run = RunDir(tmp_path / "run").open(study.dump(), {})
     chip = study.chips[0].chip
     run.write_json(table_file(chip), build_table(network(), load_chip(chip), ("linear-8", "linear-4")).to_dict())
     artifact().save(run.path / "weights/a.safetensors")
     write_rows(study, run, point)
-    return run, run.rows()
+    return run, run.results()
 
 
 def test_a_point_has_a_row_per_chip_and_variant_with_every_column(tmp_path):
@@ -172,22 +174,22 @@ def test_a_point_has_a_row_per_chip_and_variant_with_every_column(tmp_path):
     reference_pj = build_table(network(), load_chip("isaac"), ("linear-8", "linear-4")).reference_pj()
     gaps = {"budget_fraction": 0.9, "budget_pj": 0.9 * reference_pj, "relaxation_gap": 0.0, "discretization_gap": 0.0}
     run, rows = rows_of(tmp_path, study, point_of(study, "search", "budget 0.9", **gaps))
-    assert sorted((row["kind"], row["vary"]) for row in rows) == [
+    assert sorted((row.kind, row.vary_text) for row in rows) == [
         ("search", ""), ("variant", "adc.bits=6"), ("variant", "adc.bits=7"),
     ]  # fmt: skip
-    (own,) = [row for row in rows if row["kind"] == "search"]
-    assert set(COLUMNS) <= own.keys() and all(own[name] is not None for name in COLUMNS)
-    assert own["met"] == (own["energy_pj"] <= own["budget_pj"])
-    assert own["test_images"] == SETTINGS.test_images
-    assert own["float_accuracy"] == FLOAT_ACCURACY
+    (own,) = [row for row in rows if row.kind == "search"]
+    assert all(getattr(own, name) is not None for name in COLUMNS)
+    assert own.met == (own.energy_pj <= own.budget_pj)
+    assert own.test_images == SETTINGS.test_images
+    assert own.float_accuracy == FLOAT_ACCURACY
     for row in rows:  # everything a row names is there, and is its own
-        plan = Plan.model_validate(run.read_json(f"plans/{row['plan']}"))
+        plan = Plan.model_validate(run.read_json(f"plans/{row.plan}"))
         assert {choice.format for choice in plan.layers.values()} == {"linear-4"}
         assert all(choice.adc_step for choice in plan.layers.values())
-        assert run.read_json(f"costs/{row['key']}.json")["energy_pj"] == row["energy_pj"]
-        assert run.has(f"timeline/{row['key']}.json")
-        assert row["bits_per_weight"] == plan.bits(network()).bits_per_weight
-    assert load_artifact(run.path / own["weights"]).plan == PLAN
+        assert run.read_json(f"costs/{row.key}.json")["energy_pj"] == row.energy_pj
+        assert run.has(f"timeline/{row.key}.json")
+        assert row.bits_per_weight == plan.bits(network()).bits_per_weight
+    assert load_artifact(run.path / own.weights).plan == PLAN
     assert (run.path / "test_reads.jsonl").read_text().count("\n") == 1  # once for the plan, whatever the variants
 
 
@@ -198,18 +200,18 @@ def test_the_contention_gap_compares_the_whole_chip_with_the_sum_of_its_layers(t
     table = build_table(network(), load_chip("isaac"), ("linear-8", "linear-4"))
     energy, latency, _ = table.cost_of(dict.fromkeys(table.layers, "linear-4"))
     whole = simulate(network(), load_chip("isaac"), PLAN)
-    assert row["contention_gap"] == pytest.approx(whole.energy_pj / energy - 1)
-    assert row["contention_gap_latency"] == pytest.approx(whole.latency_ns / latency - 1)
+    assert row.contention_gap == pytest.approx(whole.energy_pj / energy - 1)
+    assert row.contention_gap_latency == pytest.approx(whole.latency_ns / latency - 1)
 
 
 def test_rows_that_are_there_are_not_measured_again(tmp_path, monkeypatch):
     study = study_of(tmp_path)
     run, before = rows_of(tmp_path, study, point_of(study))
-    (run.path / f"rows/{before[1]['key']}.json").unlink()
+    (run.path / f"rows/{before[1].key}.json").unlink()
     calls = []
     monkeypatch.setattr("cimsim.studies.points.measure", lambda *args: (calls.append(1), measure(*args))[1])
     write_rows(study, run, point_of(study))
-    assert len(calls) == 1 and run.rows() == before
+    assert len(calls) == 1 and run.results() == before
 
 
 def test_a_chip_may_be_named_by_the_path_of_its_file(tmp_path):
@@ -217,7 +219,7 @@ def test_a_chip_may_be_named_by_the_path_of_its_file(tmp_path):
     own.write_text((ROOT / "cimsim/chips/isaac.yaml").read_text())
     study = study_of(tmp_path, str(own))
     _, rows = rows_of(tmp_path, study, point_of(study, label="unvaried"))
-    assert [(row["chip"], "contention_gap" in row) for row in rows] == [(str(own), True)]
+    assert [(row.chip, row.contention_gap is not None) for row in rows] == [(str(own), True)]
 
 
 def test_variants_are_shown_on_two_plans_only(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import subprocess
@@ -10,13 +12,16 @@ import sys
 
 import pytest
 
-from cimsim.studies.run import RunDir, results_csv
+from cimsim.studies.run import RunDir
 from workloads.errors import InputError, RunError
+from workloads.results import COLUMNS, Refused, Row, is_number, plain_row, results_csv
 from workloads.store import PART, content_key, write_atomically
 
 STUDY = "name: a\nnetwork: lenet5\nworkers: 2\n"
 MANIFEST = {"version": "1", "chips": {"isaac": {"hash": "1234"}}}
-ROW = {"key": "k", "kind": "uniform", "label": "uniform linear-4", "chip": "isaac", "seed": 0, "energy_pj": 0.1 + 0.2}
+COSTS = dict.fromkeys(("dynamic_pj", "leakage_pj", "always_on_pj", "latency_ns", "interval_ns", "area_mm2",
+                       "area_used_mm2", "bits_per_weight"), 1.0)  # fmt: skip
+ROW = Row(key="k", kind="uniform", label="uniform linear-4", chip="isaac", energy_pj=0.1 + 0.2, plan="k.json", **COSTS)
 
 
 def fail_with(number: int):
@@ -103,12 +108,55 @@ def test_every_broken_row_is_told_with_its_remedy(run, content):
         (run.path / f"rows/{name}.json").write_bytes(content)
     with pytest.raises(InputError) as caught:
         run.rows()
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["rows/a.json", "rows/b.json"]
-    assert all("delete it and checkpoints/*.done and run the same" in problem for problem in caught.value.problems)
+    assert {problem.split(":")[0] for problem in caught.value.problems} == {"rows/a.json", "rows/b.json"}
+    assert all("delete it, then run the same command again" in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"kind": "guess"}, "rows/k.json: kind = 'guess': Input should be 'search', 'uniform', 'all_vq'"),
+        ({"energy_pj": -1.0}, "rows/k.json: energy_pj = -1.0: Input should be greater than or equal to 0"),
+        ({"array_accuracy": 1.5}, "rows/k.json: array_accuracy = 1.5: Input should be less than or equal to 1"),
+        ({"colour": "red"}, "rows/k.json: colour: unknown key (known: key, kind,"),
+        ({"vary": {"adc.bits": "four"}}, "rows/k.json: vary.adc.bits.int = 'four': "),
+        ({"refused": []}, "rows/k.json: refused: "),
+    ],
+)
+def test_a_row_that_cannot_be_is_told_by_key_and_bound(run, changes, problem):
+    run.write_json("rows/k.json", plain_row(ROW) | changes)
+    with pytest.raises(InputError) as caught:
+        run.rows()
+    assert any(line.startswith(problem) for line in caught.value.problems), caught.value.problems
+
+
+def test_what_a_chip_refuses_is_a_row_and_no_result(run):
+    refused = Refused(key="r", kind="variant", label="a", chip="isaac", vary={"adc.bits": 4}, plan="r.json",
+                      refused=("too small",))  # fmt: skip
+    run.write_row(refused)
+    run.write_row(ROW)
+    assert run.rows() == [ROW, refused] and run.results() == [ROW]
+
+
+def test_varied_knobs_are_one_text_and_a_column_each_behind_the_others():
+    varied = ROW.model_copy(update={"key": "v", "kind": "variant", "vary": {"adc.bits": 4, "supply_v": 0.9}})
+    other = ROW.model_copy(update={"key": "o", "kind": "variant", "vary": {"adc.bits": 5}})
+    head, *lines = csv.reader(io.StringIO(results_csv([ROW, varied, other])))
+    assert tuple(head) == (*COLUMNS, "vary.adc.bits", "vary.supply_v")
+    assert [(line[head.index("vary")], *line[-2:]) for line in lines] == [
+        ("", "", ""), ("adc.bits=4,supply_v=0.9", "4", "0.9"), ("adc.bits=5", "5", ""),
+    ]  # fmt: skip
+    assert results_csv([ROW]).splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_a_column_is_of_numbers_or_of_words():
+    words = {"key", "kind", "label", "chip", "vary", "met", "plan"}
+    assert {name for name in COLUMNS if not is_number(name)} == words
+    assert is_number("vary.adc.bits") and not is_number("anything")
 
 
 def test_results_are_sorted_and_floats_exact():
-    rows = [ROW | {"key": key, "chip": chip} for key, chip in (("2", "b"), ("3", "a"), ("1", "b"))]
+    rows = [ROW.model_copy(update={"key": key, "chip": chip}) for key, chip in (("2", "b"), ("3", "a"), ("1", "b"))]
     lines = results_csv(rows).splitlines()
     assert [line[0] for line in lines[1:]] == ["3", "1", "2"]
     assert "0.30000000000000004" in lines[1]
