@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cimsim.cli import show
-from cimsim.cli.options import REPORTING, TRAINING, Json, RunDirOption, Seed, StudyFile, Workers, needs
+from cimsim.cli.options import (
+    CLUSTER,
+    REPORTING,
+    TRAINING,
+    Json,
+    RunDirOption,
+    Scheduler,
+    Seed,
+    StudyFile,
+    Workers,
+    needs,
+)
 from workloads.errors import InputError
 
 OPTION = {"fmt": "format"}  # where a parameter's name is another
@@ -117,16 +128,22 @@ def search(
     show.show_plan(search_one(load_study(study, for_training=True), chip, budget, seed, run_dir), json)
 
 
-def codesign(study: StudyFile, run_dir: RunDirOption = None, workers: Workers = None, json: Json = False) -> None:
+def codesign(
+    study: StudyFile,
+    run_dir: RunDirOption = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    json: Json = False,
+) -> None:
     """Do the whole study: train, search, measure, sweep, report. Killed at any moment, the same command goes on.
 
     Example: `cimsim codesign examples/fashion_mnist.yaml`
     """
-    needs(TRAINING + REPORTING)
+    needs(TRAINING + REPORTING + (CLUSTER if scheduler else ()))
     from cimsim.studies.study import load_study
     from qat.experiments.study import run_codesign
 
-    run = run_codesign(load_study(study, for_training=True), run_dir, workers)
+    run = run_codesign(load_study(study, for_training=True), run_dir, workers, scheduler=scheduler)
     from reports.page import write_report  # after the long work, which needs none of what this imports
 
     page = write_report(run.path)

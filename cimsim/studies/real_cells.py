@@ -1,4 +1,4 @@
-"""Trained plans of a run on arrays that are not ideal: written anew some times, and judged beside ideal ones."""
+"""Real cells: trained plans of a run on arrays that are not ideal, written anew some times, beside ideal ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cimsim.arrays.encodings import ArrayNumbers
 from cimsim.arrays.nonideal import CELLS, Nonidealities, load_cells
 from cimsim.chip.cells import cells_of
 from cimsim.chip.model import Chip
@@ -17,16 +18,18 @@ from cimsim.components.crossbar import Crossbar
 from cimsim.integer import artifact as artifacts
 from cimsim.integer.forward import accuracy, calibrate_adc
 from cimsim.studies.jobs import Job, run_jobs
-from cimsim.studies.measure import read_test
+from cimsim.studies.measure import Test, read_test
+from cimsim.studies.meter import Meter
 from cimsim.studies.run import RunDir
 from cimsim.studies.study import Study, load_study
 from workloads.data.parts import calibration
 from workloads.errors import InputError
+from workloads.results import Row
 from workloads.store import content_key
 
 FOLDER = "cells"
 OF_CHIP = "chip"  # each chip's own cells
-KINDS = ("search", "uniform", "all_vq", "train")
+TRAINED = ("search", "uniform", "all_vq", "train")  # kinds of rows
 
 
 class Asked(NamedTuple):
@@ -41,32 +44,31 @@ class Asked(NamedTuple):
         return self.cells if self.cells in (OF_CHIP, *CELLS) else Path(self.cells).stem
 
 
-def measure_run(run: Path, asked: Asked, workers: int) -> list[dict[str, Any]]:
+def measure_run(folder: Path, asked: Asked, workers: int) -> list[dict[str, Any]]:
     """A result for each trained plan and chip; what the run holds already is not measured again.
 
     Raises InputError for a folder that is no run with accuracies, and where no chip has such cells.
     """
-    _study(run)
-    held = RunDir(run)
-    rows = [row for row in held.results() if row["kind"] in KINDS and not row["vary"] and row.get("weights")]
-    cells = {name: _cells(asked.cells, load_chip(name)) for name in {row["chip"] for row in rows}}
-    rows = [row for row in rows if not cells[row["chip"]].is_ideal]
+    _study(folder)
+    run = RunDir(folder)
+    rows = [row for row in run.results() if row.kind in TRAINED and row.weights]
+    cells = {name: cells_on(load_chip(name), asked.cells) for name in {row.chip for row in rows}}
+    rows = [row for row in rows if not cells[row.chip].is_ideal]
     if not rows:
-        raise InputError(str(run), [_nothing(asked, cells)])
-    (run / FOLDER).mkdir(exist_ok=True)
-    names = [f"{FOLDER}/{row['key']}-{content_key(cells[row['chip']].model_dump(), *asked[1:])}.json" for row in rows]
+        raise InputError(str(folder), [_nothing(asked, cells)])
+    (folder / FOLDER).mkdir(exist_ok=True)
+    names = [f"{FOLDER}/{row.key}-{content_key(cells[row.chip].model_dump(), *asked[1:])}.json" for row in rows]
     work = (1 + asked.draws) * asked.images
-    jobs = [Job(name, _measure, (run, name, row, cells[row["chip"]], asked), (), work)
-            for name, row in zip(names, rows, strict=True) if not held.has(name)]  # fmt: skip
-    if jobs:
-        run_jobs(jobs, min(workers, len(jobs)), run)
-    return [held.read_json(name) for name in names]
+    jobs = [Job(name, (), work, _measure, (folder, name, row, cells[row.chip], asked), (folder / name,))
+            for name, row in zip(names, rows, strict=True)]  # fmt: skip
+    run_jobs(jobs, workers, folder, title="accuracy")
+    return [run.read_json(name) for name in names]
 
 
-def _study(run: Path) -> Study:
-    if not (run / "study.yaml").is_file():
-        raise InputError(str(run), ["study.yaml: missing: give a directory that `cimsim codesign` wrote"])
-    return load_study(run / "study.yaml", for_training=True)
+def _study(folder: Path) -> Study:
+    if not (folder / "study.yaml").is_file():
+        raise InputError(str(folder), ["study.yaml: missing: give a directory that `cimsim codesign` wrote"])
+    return load_study(folder / "study.yaml")
 
 
 def _nothing(asked: Asked, cells: dict[str, Nonidealities]) -> str:
@@ -78,26 +80,22 @@ def _nothing(asked: Asked, cells: dict[str, Nonidealities]) -> str:
     )
 
 
-def _cells(name: str, chip: Chip) -> Nonidealities:
+def cells_on(chip: Chip, name: str) -> Nonidealities:
     """Of the arrays of this chip; a digital array reads what was written."""
     chosen = cells_of(chip) if name == OF_CHIP else load_cells(name)
     return chosen if isinstance(chip.array, Crossbar) else Nonidealities()
 
 
-def _measure(
-    run: Path, name: str, row: dict[str, Any], cells: Nonidealities, asked: Asked, meter: Callable[[int], None]
-) -> None:
-    study, numbers = _study(run), array_numbers(load_chip(row["chip"]))
-    artifact = artifacts.load(run / row["weights"])
+def _measure(folder: Path, name: str, row: Row, cells: Nonidealities, asked: Asked, meter: Meter) -> None:
+    study, numbers = _study(folder), array_numbers(load_chip(row.chip))
+    artifact = artifacts.load(folder / str(row.weights))
     images = calibration(study.data, study.train.calibration_images)
     artifact = calibrate_adc(artifact, images, numbers)
-    test = read_test(study.data, run / "test_reads.jsonl", name, asked.images)
-    ideal, drawn = accuracy(artifact, *test, numbers), []
+    test = read_test(study.data, folder / "test_reads.jsonl", name, asked.images)
+    ideal = accuracy(artifact, *test, numbers)
     meter(asked.images)
-    for seed in range(asked.draws):
-        drawn.append(accuracy(artifact, *test, numbers, cells, seed))
-        meter(asked.images)
-    kept = {key: row[key] for key in ("key", "label", "kind", "chip", "seed", "energy_pj")}
+    drawn = draws(artifact, test, numbers, cells, asked, meter)
+    kept = row.model_dump(include={"key", "label", "kind", "chip", "seed", "energy_pj"})
     found = {
         "fill": fill(artifact),
         "cells": asked.title,
@@ -105,7 +103,19 @@ def _measure(
         "array_accuracy": ideal,
         "drawn": drawn,
     }
-    RunDir(run).write_json(name, kept | found)
+    RunDir(folder).write_json(name, kept | found)
+
+
+def draws(
+    artifact: artifacts.Artifact, test: Test, numbers: ArrayNumbers, cells: Nonidealities, asked: Asked,
+    tick: Callable[[int], None] = lambda images: None,
+) -> list[float]:  # fmt: skip
+    """Accuracy on the test images through arrays that are written anew each time."""
+    found = []
+    for seed in range(asked.draws):
+        found.append(accuracy(artifact, *test, numbers, cells, seed))
+        tick(asked.images)
+    return found
 
 
 def fill(artifact: artifacts.Artifact) -> float:

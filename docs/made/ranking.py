@@ -18,7 +18,7 @@ from rich.console import Console
 from scipy import stats
 
 from cimsim.chip.reading import load_chip
-from cimsim.studies.jobs import Meter
+from cimsim.studies.meter import Meter
 from cimsim.studies.run import RunDir
 from cimsim.studies.study import load_study
 from cimsim.studies.table import build_table

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 from torch import Tensor, nn
 
-from cimsim.studies.jobs import IMAGES_PER_BYTE
+from cimsim.studies.meter import IMAGES_PER_BYTE
 from qat.activations.inputs import attach_inputs, calibrate
 from qat.experiments.tasks import SEED, Task
 from qat.experiments.trial import FLOAT, stored_bytes

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from cimsim.studies.jobs import IMAGES_PER_BYTE, Job, run_jobs
+from cimsim.studies.jobs import Job, run_jobs
+from cimsim.studies.meter import IMAGES_PER_BYTE
 from qat.experiments.pretrained import Choice, Progress, distance, judged, measured
 from qat.experiments.tasks import BATCH, TASKS, require
 from qat.experiments.trial import FLOAT, known_format, known_recipe
@@ -64,11 +65,12 @@ def published_trial(network: str, data: str | None, images: int | None, **choice
 def run_published(trial: PublishedTrial, folder: Path) -> dict[str, Any]:
     """The trial's result; what the folder holds already is not done again, and a killed run goes on."""
     result = folder / f"results/{trial.key}.json"
-    if not result.exists():
+    job = Job(trial.key, (), trial.choice.steps * IMAGES_PER_BYTE, _run, (trial, folder), (result,))
+    if not job.is_done:
         require()
         for name in ("results", "checkpoints", "weights"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        run_jobs([Job(trial.key, _run, (trial, folder), (), trial.choice.steps * IMAGES_PER_BYTE)], 1, folder)
+    run_jobs([job], 1, folder)
     return json.loads(result.read_text())
 
 

@@ -1,7 +1,8 @@
-"""The stages of a study as jobs: each finds its result on disk or makes it, and may be killed at any moment."""
+"""The stages of a study as jobs, each of which may be killed at any moment."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from cimsim.chip.reading import load_chip
-from cimsim.studies.jobs import Job, Meter
+from cimsim.studies.jobs import Job
 from cimsim.studies.measure import read_test
-from cimsim.studies.points import Point, measure_point
+from cimsim.studies.meter import Meter
+from cimsim.studies.points import Point, measure_point, row_paths
 from cimsim.studies.run import RunDir
 from cimsim.studies.study import ChipChoice, Study
 from cimsim.studies.table import CostTable
@@ -29,9 +31,8 @@ from qat.training.tune import tune
 from workloads.data.datasets import TRAIN_IMAGES
 from workloads.networks.zoo import build
 from workloads.plan import Plan
+from workloads.results import Kind
 from workloads.store import content_key, write_atomically
-
-DONE = "checkpoints/{}.done"
 
 
 class Stage(NamedTuple):
@@ -45,43 +46,36 @@ class Stage(NamedTuple):
         return training_data(self.study.data)
 
 
-def is_done(run: Path, job: Job) -> bool:
-    return (run / DONE.format(job.key)).exists()
-
-
-def _once(key: str, images: int, work: Callable[..., None], study: Study, run: Path, *rest: Any) -> None:
-    """Do the work unless it is done, then mark it."""
+def _in_stage(work: Callable[..., None], study: Study, run: Path, *rest: Any) -> None:
     *args, meter = rest
-    stage = Stage(study, RunDir(run), meter)
-    if (run / DONE.format(key)).exists():
-        return meter(images)
-    work(stage, *args)
-    write_atomically(run / DONE.format(key), b"")
+    work(Stage(study, RunDir(run), meter), *args)
 
 
-def _job(key: str, images: int, work: Callable, args: tuple[Any, ...], needs: tuple[str, ...]) -> Job:
-    """`args` are those of `_once` after `work`: the study, the run directory, and what `work` takes."""
-    return Job(key, _once, (key, images, work, *args), needs, images)
+def _trained(run: Path, key: str) -> tuple[Path, Path]:
+    """The checkpoint of a network, there while it is trained, and what is known when it is."""
+    return run / f"checkpoints/{key}.pt", run / f"checkpoints/{key}.json"
 
 
 def float_job(study: Study, run: Path, seed: int) -> Job:
-    images = study.train.float_epochs * TRAIN_IMAGES[study.data]
-    return _job(f"float-{seed}", images, _float, (study, run, seed), ())
+    """Float training, and one test for all plans that start from it."""
+    key, images = f"float-{seed}", study.train.float_epochs * TRAIN_IMAGES[study.data]
+    return Job(key, (), images, _in_stage, (_float, study, run, key, seed), _trained(run, key))
 
 
-def _float(stage: Stage, seed: int) -> None:
-    model, path = build(stage.study.network, seed), _float_path(stage, seed)
+def _float(stage: Stage, key: str, seed: int) -> None:
+    path, known = _trained(stage.run.path, key)
+    known.unlink(missing_ok=True)  # of a checkpoint that is there no more
+    model, study = build(stage.study.network, seed), stage.study
     train_float(model, stage.data(), stage.study.train, seed, checkpoint=path, tick=stage.meter)
-
-
-def _float_path(stage: Stage, seed: int) -> Path:
-    return stage.run.path / f"checkpoints/float-{seed}.pt"
+    test = read_test(study.data, stage.run.path / "test_reads.jsonl", key, study.train.test_images)
+    found = score(float_model(stage, seed), Split(*map(torch.from_numpy, test))).accuracy
+    write_atomically(known, json.dumps({"accuracy": found}).encode())
 
 
 def float_model(stage: Stage, seed: int) -> nn.Module:
     """The trained float network."""
     model = build(stage.study.network, seed)
-    model.load_state_dict(load_checkpoint(_float_path(stage, seed))["model"])
+    model.load_state_dict(load_checkpoint(_trained(stage.run.path, f"float-{seed}")[0])["model"])
     return model
 
 
@@ -92,13 +86,17 @@ def warm_key(table: CostTable, seed: int) -> str:
 
 def warm_job(study: Study, run: Path, table: CostTable, seed: int) -> Job:
     key = warm_key(table, seed)
-    return _job(key, study.train.warm_images, _warm, (study, run, key, table, seed), (f"float-{seed}",))
+    args = (_warm, study, run, key, table, seed)
+    return Job(key, (f"float-{seed}",), study.train.warm_images, _in_stage, args, _trained(run, key))
 
 
 def _warm(stage: Stage, key: str, table: CostTable, seed: int) -> None:
+    path, known = _trained(stage.run.path, key)
+    known.unlink(missing_ok=True)  # of a checkpoint that is there no more
     data, settings = stage.data(), search_settings(stage.study, stage.study.train.warm_images, seed)
     model, mixtures = supernet_of(stage, table, seed, data)
-    warm(model, mixtures, data, settings, checkpoint=stage.run.path / f"checkpoints/{key}.pt", tick=stage.meter)
+    warm(model, mixtures, data, settings, checkpoint=path, tick=stage.meter)
+    write_atomically(known, json.dumps({"images": settings.images}).encode())
 
 
 def supernet_of(stage: Stage, table: CostTable, seed: int, data: TrainingData) -> tuple[nn.Module, dict[str, Mixture]]:
@@ -133,7 +131,10 @@ def search_job(study: Study, run: Path, target: Target, seed: int, *, plan_only:
     train = study.train
     images = train.search_images + train.trials * train.trial_images + (0 if plan_only else train.tune_images)
     needs = (f"float-{seed}", warm_key(target.table, seed))
-    return _job(key, images, _search, (study, run, key, label, target, seed, plan_only), needs)
+    unknown = Plan(network=study.network, layers={})  # no name of a row depends on its plan
+    point = Point(key, "search", label, unknown, seed, (target.choice,), {"budget_fraction": target.fraction})
+    results = (run / f"plans/{key}.json",) if plan_only else row_paths(study, run, point)
+    return Job(key, needs, images, _in_stage, (_search, study, run, key, label, target, seed, plan_only), results)
 
 
 def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_only: bool) -> None:
@@ -173,7 +174,7 @@ def _goal(study: Study, target: Target) -> Goal:
 class Given(NamedTuple):
     """A plan that nobody searched for."""
 
-    kind: str  # uniform | all_vq | train
+    kind: Kind
     label: str
     plan: Plan
     chips: tuple[ChipChoice, ...]
@@ -184,7 +185,8 @@ def plan_job(study: Study, run: Path, given: Given, seed: int) -> Job:
     """Fine-tune a given plan and measure it on its chips."""
     key = f"{given.kind}-{content_key(given.plan.model_dump())}-{seed}"
     point = Point(key, given.kind, given.label, given.plan, seed, given.chips, given.columns)
-    return _job(key, study.train.tune_images, _plan, (study, run, point), (f"float-{seed}",))
+    args, results = (_plan, study, run, point), row_paths(study, run, point)
+    return Job(key, (f"float-{seed}",), study.train.tune_images, _in_stage, args, results)
 
 
 def _plan(stage: Stage, point: Point) -> None:
@@ -203,5 +205,5 @@ def _tune_and_measure(stage: Stage, point: Point, data: TrainingData) -> None:
         tune(model, point.plan, data, settings, seed, tick=stage.meter)
         export(model.eval(), point.plan, data.train.images(slice(0, 1)), stage.run.path / name, seed)
     test = read_test(stage.study.data, stage.run.path / "test_reads.jsonl", point.key, settings.test_images)
-    found = score(float_model(stage, seed), Split(*map(torch.from_numpy, test))).accuracy
-    measure_point(stage.study, stage.run, point, name, test=test, float_accuracy=found)
+    tested = stage.run.read_json(f"checkpoints/float-{seed}.json")
+    measure_point(stage.study, stage.run, point, name, test=test, float_accuracy=tested["accuracy"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from cimsim.studies.jobs import Job, run_jobs
 from cimsim.studies.manifest import manifest
 from cimsim.studies.points import table_file
 from cimsim.studies.run import RunDir
-from cimsim.studies.study import ChipChoice, Study
+from cimsim.studies.study import ChipChoice, Study, training_problems
 from cimsim.studies.table import CostTable, build_table
 from qat.experiments import stages
 from qat.planning.aim import Budgets, plan_of
@@ -24,9 +23,12 @@ from qat.planning.random_plans import random_plans
 from workloads.errors import InputError
 from workloads.layer import Network
 from workloads.plan import Plan
+from workloads.results import Kind, Row
 
 
-def run_codesign(study: Study, run_dir: Path | None = None, workers: int | None = None) -> RunDir:
+def run_codesign(
+    study: Study, run_dir: Path | None = None, workers: int | None = None, *, scheduler: str | None = None
+) -> RunDir:
     """Everything a study asks for. Raises InputError before any training if a budget cannot be met."""
     network = study.load_network()
     tables = {choice.chip: table_for(study, network, load_chip(choice.chip)) for choice in study.chips}
@@ -34,15 +36,15 @@ def run_codesign(study: Study, run_dir: Path | None = None, workers: int | None 
     run = open_run(study, run_dir)
     for name, table in tables.items():
         run.write_json(table_file(name), table.to_dict())
-    jobs = plan_jobs(study, tables, run.path)
-    if not all(stages.is_done(run.path, job) for job in jobs):
-        run_jobs(jobs, workers or study.workers, run.path)
+    run_jobs(plan_jobs(study, tables, run.path), workers or study.workers, run.path, scheduler=scheduler)
     run.render_results()
     return run
 
 
 def open_run(study: Study, run_dir: Path | None) -> RunDir:
-    """The run's directory, with the resolved study and a manifest of what made it."""
+    """The run's directory, with the resolved study and a manifest of what made it. Raises InputError."""
+    if problems := training_problems(study):
+        raise InputError(study.name, problems)
     return RunDir(run_dir or Path("runs") / study.name).open(study.dump(), manifest(study))
 
 
@@ -52,8 +54,8 @@ def table_for(study: Study, network: Network, chip: Chip) -> CostTable:
     The weight state is that of uniform 8-bit weights: what holds these holds every other plan.
     """
     return build_table(
-        network, chip, study.formats, held=study.held_layers(network), activation_bits=study.activation_bits,
-        images_per_weight_load=study.images_per_weight_load,
+        network, chip, study.formats, fixed_formats=study.fixed_formats(network),
+        activation_bits=study.activation_bits, images_per_weight_load=study.images_per_weight_load,
     )  # fmt: skip
 
 
@@ -110,7 +112,7 @@ def _baseline(study: Study, tables: dict[str, CostTable], run: Path, fmt: str, s
     ends = dict.fromkeys((names[0], names[-1]), study.first_last) if study.first_last else {}
     plan = Plan.uniform(network, fmt, rules=ends, activation_bits=study.activation_bits)
     chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
-    kind = "uniform" if fmt.startswith("linear") else "all_vq"
+    kind: Kind = "uniform" if fmt.startswith("linear") else "all_vq"
     return [stages.plan_job(study, run, stages.Given(kind, f"uniform {fmt}", plan, chips), seed)] if chips else []
 
 
@@ -143,7 +145,7 @@ def search_one(study: Study, chip: str, budget: float, seed: int, run_dir: Path 
     return Plan(**run.read_json(f"plans/{job.key}.json"))
 
 
-def train_one(study: Study, plan_text: str, seed: int, run_dir: Path | None) -> list[dict[str, Any]]:
+def train_one(study: Study, plan_text: str, seed: int, run_dir: Path | None) -> list[Row]:
     """Train one plan of a study and measure it on every chip of the study that can run it."""
     network = study.load_network()
     plan = read_plan(plan_text, network)
@@ -154,4 +156,4 @@ def train_one(study: Study, plan_text: str, seed: int, run_dir: Path | None) -> 
     job = stages.plan_job(study, run.path, stages.Given("train", plan_label(plan), plan, chips), seed)
     run_jobs([stages.float_job(study, run.path, seed), job], 1, run.path)
     run.render_results()
-    return [row for row in run.rows() if row["job"] == job.key]
+    return [row for row in run.results() if row.job == job.key]

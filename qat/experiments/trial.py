@@ -118,14 +118,19 @@ def run_trials(trials: list[Trial], folder: Path, workers: int = 1) -> list[dict
         check(trial)
     for name in ("results", "checkpoints", "weights"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    floats = {trial.float_key: trial for trial in trials}
-    jobs = [Job(key, _float, (trial, folder), (), _float_images(trial)) for key, trial in floats.items()]
-    todo = {trial.key: trial for trial in trials if not _result(folder, trial).exists()}
-    jobs += [Job(key, _quantized, (trial, folder), (trial.float_key,), trial.train.tune_images)
-             for key, trial in todo.items()]  # fmt: skip
-    if todo:
-        run_jobs(jobs, workers, folder)
+    run_jobs(_jobs(trials, folder), workers, folder)
     return [json.loads(_result(folder, trial).read_text()) for trial in trials]
+
+
+def _jobs(trials: list[Trial], folder: Path) -> list[Job]:
+    floats = {trial.float_key: trial for trial in trials}
+    once = {trial.key: trial for trial in trials}
+    return [
+        *(Job(key, (), _float_images(trial), _float, (trial, folder),
+              (_float_path(folder, trial), _tested(folder, trial))) for key, trial in floats.items()),
+        *(Job(key, (trial.float_key,), trial.train.tune_images, _quantized, (trial, folder),
+              (_result(folder, trial),)) for key, trial in once.items()),
+    ]  # fmt: skip
 
 
 def _result(folder: Path, trial: Trial) -> Path:
@@ -143,9 +148,8 @@ def _float_images(trial: Trial) -> int:
 
 def _float(trial: Trial, folder: Path, tick: Tick) -> None:
     """Trained, and tested once for all trials that start from it."""
-    tested = folder / f"checkpoints/{trial.float_key}.json"
-    if tested.exists():
-        return tick(_float_images(trial))
+    tested = _tested(folder, trial)
+    tested.unlink(missing_ok=True)  # of a checkpoint that is there no more
     model = build(trial.network, trial.seed)
     train_float(model, training_data(trial.data), trial.train, trial.seed,
                 checkpoint=_float_path(folder, trial), tick=tick)  # fmt: skip
@@ -156,6 +160,10 @@ def _float_path(folder: Path, trial: Trial) -> Path:
     return folder / f"checkpoints/{trial.float_key}.pt"
 
 
+def _tested(folder: Path, trial: Trial) -> Path:
+    return folder / f"checkpoints/{trial.float_key}.json"
+
+
 def float_network(trial: Trial, folder: Path) -> nn.Module:
     """The float network that the trial starts from."""
     model = build(trial.network, trial.seed)
@@ -164,10 +172,8 @@ def float_network(trial: Trial, folder: Path) -> nn.Module:
 
 
 def _quantized(trial: Trial, folder: Path, tick: Tick) -> None:
-    if _result(folder, trial).exists():
-        return tick(trial.train.tune_images)
     data, model = training_data(trial.data), float_network(trial, folder)
-    tested = json.loads((folder / f"checkpoints/{trial.float_key}.json").read_text())
+    tested = json.loads(_tested(folder, trial).read_text())
     row: dict[str, Any] = {"key": trial.key, **trial.model_dump(), "float_accuracy": tested["accuracy"]}
     if trial.format != FLOAT:
         row |= _tuned(trial, folder, data, model, tick)

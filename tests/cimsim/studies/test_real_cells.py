@@ -10,7 +10,7 @@ from cimsim.integer import artifact as artifacts
 from cimsim.studies.real_cells import Asked, measure_run
 from cimsim.studies.run import RunDir
 from reports.frames import read_run
-from reports.real_cells import drawn_table
+from reports.real_cells import cells_table
 from tests.helpers.command import TINY_STUDY, refused, run
 from workloads.errors import InputError
 
@@ -28,7 +28,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def held(whole, tmp_path):
+def folder(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "run")
 
 
@@ -37,9 +37,9 @@ def written(path, **effects):
     return str(path)
 
 
-def test_ideal_arrays_are_those_of_the_results_and_draws_are_worse(held):
-    found = measure_run(held, Asked("reram", 3, 64), 1)
-    results = read_run(held).results.set_index("key")
+def test_ideal_arrays_are_those_of_the_results_and_draws_are_worse(folder):
+    found = measure_run(folder, Asked("reram", 3, 64), 1)
+    results = read_run(folder).results.set_index("key")
     assert {row["chip"] for row in found} == {"isaac", "sram-rom"}
     for row in found:
         assert row["array_accuracy"] == results.loc[row["key"], "array_accuracy"]
@@ -47,65 +47,65 @@ def test_ideal_arrays_are_those_of_the_results_and_draws_are_worse(held):
     assert sum(sum(row["drawn"]) / 3 for row in found) < sum(row["array_accuracy"] for row in found)
 
 
-def test_levels_are_filled_as_the_stored_integers_say(held):
+def test_levels_are_filled_as_the_stored_integers_say(folder):
     """Against a loop over single weights; a format of two bits has levels -2 to 1, one of eight -128 to 127."""
     half = {"linear-2": 2, "linear-8": 128}
-    found = {row["key"]: row["fill"] for row in measure_run(held, Asked("reram", 1, 8), 1)}
-    rows = [row for row in RunDir(held).results() if row["key"] in found]
+    found = {row["key"]: row["fill"] for row in measure_run(folder, Asked("reram", 1, 8), 1)}
+    rows = [row for row in RunDir(folder).results() if row.key in found]
     for row in rows:
-        artifact = artifacts.load(held / row["weights"])
+        artifact = artifacts.load(folder / str(row.weights))
         squares = [
             (int(weight) / half[choice.format]) ** 2
             for name, choice in artifact.plan.layers.items()
             for weight in artifact.weights_int(name).flat
         ]
-        assert found[row["key"]] == pytest.approx((sum(squares) / len(squares)) ** 0.5)
+        assert found[row.key] == pytest.approx((sum(squares) / len(squares)) ** 0.5)
     assert len(rows) == len(found) > 1
 
 
-def test_own_cells_are_of_the_chip_and_sram_is_ideal(held):
-    assert {row["chip"] for row in measure_run(held, Asked("chip", 1, 16), 1)} == {"isaac"}
+def test_own_cells_are_of_the_chip_and_sram_is_ideal(folder):
+    assert {row["chip"] for row in measure_run(folder, Asked("chip", 1, 16), 1)} == {"isaac"}
 
 
-def test_cells_that_are_all_stuck_leave_one_class(held, tmp_path):
+def test_cells_that_are_all_stuck_leave_one_class(folder, tmp_path):
     """Nothing that a layer adds depends on its input: every image has the same logits, whatever was drawn."""
     cells = written(tmp_path / "dead.yaml", stuck_off_probability=1.0)
-    for row in measure_run(held, Asked(cells, 2, 64), 1):
+    for row in measure_run(folder, Asked(cells, 2, 64), 1):
         assert row["cells"] == "dead" and row["drawn"][0] == row["drawn"][1] < 0.3
 
 
-def test_results_do_not_depend_on_workers_and_are_measured_once(held, tmp_path):
-    other = shutil.copytree(held, tmp_path / "other")
-    one, two = (measure_run(path, Asked("pcm", 2, 32), workers) for path, workers in ((held, 1), (other, 2)))
+def test_results_do_not_depend_on_workers_and_are_measured_once(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    one, two = (measure_run(path, Asked("pcm", 2, 32), workers) for path, workers in ((folder, 1), (other, 2)))
     assert one == two
-    path = next((held / "cells").glob("*.json"))
+    path = next((folder / "cells").glob("*.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"drawn": [0.5, 0.25]}))
-    assert [0.5, 0.25] in [row["drawn"] for row in measure_run(held, Asked("pcm", 2, 32), 1)]
-    more = measure_run(held, Asked("pcm", 3, 32), 1)  # other draws are other results; the first ones are the same
+    assert [0.5, 0.25] in [row["drawn"] for row in measure_run(folder, Asked("pcm", 2, 32), 1)]
+    more = measure_run(folder, Asked("pcm", 3, 32), 1)  # other draws are other results; the first ones are the same
     assert {row["key"]: row["drawn"][:2] for row in more} == {row["key"]: row["drawn"] for row in two}
 
 
-def test_the_report_shows_them(held, capsys):
-    done = run(capsys, "accuracy", held, "--cells", "reram", "--draws", 2, "--images", 32, "--workers", 1)
+def test_the_report_shows_them(folder, capsys):
+    done = run(capsys, "accuracy", folder, "--cells", "reram", "--draws", 2, "--images", 32, "--workers", 1)
     assert done.code == 0 and "worst draw" in done.out
-    assert (held / "figures/cells.png").is_file()
-    assert "Cells that are not ideal" in (held / "report.html").read_text()
-    table = drawn_table(read_run(held))
+    assert (folder / "figures/cells.png").is_file()
+    assert "Cells that are not ideal" in (folder / "report.html").read_text()
+    table = cells_table(read_run(folder))
     assert len(table.rows) == 4 and all(row[-1] == "2" and row[2] == "reram" for row in table.rows)
-    rows = json.loads(run(capsys, "accuracy", held, "--cells", "reram", "--draws", 2, "--images", 32, "--json").out)
+    rows = json.loads(run(capsys, "accuracy", folder, "--cells", "reram", "--draws", 2, "--images", 32, "--json").out)
     assert len(rows) == 4 and all(len(row["drawn"]) == 2 for row in rows)
 
 
-def test_wrong_requests_are_refused(held, tmp_path, capsys):
+def test_wrong_requests_are_refused(folder, tmp_path, capsys):
     assert "study.yaml: missing" in refused(capsys, "accuracy", tmp_path)
-    assert "no such file of cells" in refused(capsys, "accuracy", held, "--cells", "none")
+    assert "no such file of cells" in refused(capsys, "accuracy", folder, "--cells", "none")
     assert "stuck_on_probability" in refused(
-        capsys, "accuracy", held, "--cells", written(tmp_path / "c.yaml", stuck_on_probability=2)
+        capsys, "accuracy", folder, "--cells", written(tmp_path / "c.yaml", stuck_on_probability=2)
     )
     ideal = written(tmp_path / "ideal.yaml", off_fraction=0.1)
     with pytest.raises(InputError, match=r"are ideal on isaac, sram-rom: name others \(reram, pcm"):
-        measure_run(held, Asked(ideal, 1, 8), 1)
-    for row in (held / "rows").glob("*.json"):
+        measure_run(folder, Asked(ideal, 1, 8), 1)
+    for row in (folder / "rows").glob("*.json"):
         row.unlink()
     with pytest.raises(InputError, match="holds no trained plans"):
-        measure_run(held, Asked("reram", 1, 8), 1)
+        measure_run(folder, Asked("reram", 1, 8), 1)
