@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from cimsim.chip.reading import load_chip
+from cimsim.studies.proposals import one_by_one, propose
 from workloads.data.datasets import TRAIN_IMAGES
 from workloads.errors import InputError, problems_of
 from workloads.format import DEFAULT_FORMATS, parse_format
@@ -59,7 +59,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class ChipChoice(Frozen):
-    """One chip of the study. `vary` lists values per knob (`adc.bits: [5, 6]`), tried one knob at a time."""
+    """One chip of the study. `vary` lists values per knob (`adc.bits: [5, 6]`)."""
 
     chip: str
     vary: dict[str, Annotated[list[int | float], AfterValidator(_some_once)]] = {}
@@ -75,23 +75,27 @@ class ChipChoice(Frozen):
     @classmethod
     def _possible_chips(cls, vary: dict[str, list[int | float]], info: ValidationInfo) -> dict[str, list[int | float]]:
         if "chip" in info.data:
-            _check_loads(load_chip, *((info.data["chip"], variant) for variant in _one_by_one(vary)))
+            _check_loads(load_chip, *((info.data["chip"], variant) for variant in one_by_one(vary)))
         return vary
 
-    def variants(self) -> list[dict[str, Any]]:
+    def variants(self) -> list[dict[str, int | float]]:
         """Each listed value alone, all other knobs at the chip's own."""
-        return _one_by_one(self.vary)
-
-    def grid(self) -> list[dict[str, Any]]:
-        """Every combination of the listed values."""
-        return [dict(zip(self.vary, values, strict=True)) for values in product(*self.vary.values())]
+        return one_by_one(self.vary)
 
 
-def _one_by_one(vary: dict[str, list[int | float]]) -> list[dict[str, Any]]:
-    return [{knob: value} for knob, values in vary.items() for value in values]
+class Sweep(Frozen):
+    """Who says which settings of a chip's knobs `cimsim sweep` tries."""
+
+    sampler: Literal["grid", "one_by_one", "random"] = "grid"
+    samples: int = Field(default=20, ge=1, le=1_000_000)  # a chip, where chance takes them from the grid
+    seed: Seed = 0
+
+    def settings(self, choice: ChipChoice) -> list[dict[str, int | float]]:
+        """Of one chip, its own left out."""
+        return propose(self.sampler, choice.vary, self.samples, self.seed)
 
 
-class Weights(Frozen):
+class Multipliers(Frozen):
     """How much each cost above its budget counts in the search loss, against the task loss."""
 
     energy: float = Field(default=1.0, ge=0, le=100)
@@ -145,14 +149,15 @@ class Study(Frozen):
     formats: Formats = DEFAULT_FORMATS
     baselines: tuple[Format, ...] = ("linear-8", "linear-4", "linear-2", "vq-4x256-e4-s0")
     budgets: Fractions = (0.3, 0.4, 0.5, 0.65, 0.8)
-    objective: Weights = Weights()
+    objective: Multipliers = Multipliers()
     random_plans: int = Field(default=0, ge=0, le=1000)  # per chip and budget, trained like the searched ones
     latency_budget: Fraction | None = None  # share of the slowest plan's, or free
     area_budget: Fraction | None = None  # share of the largest plan's arrays, or free
     first_last: Format | None = None  # the format of the first and last layer, or free
     activation_bits: int = Field(default=8, ge=2, le=8)
     images_per_weight_load: float | None = Field(default=None, ge=1, allow_inf_nan=True)  # inf: loaded once
-    train: Training = Field(default=Training(), validate_default=True)
+    sweep: Sweep = Sweep()
+    train: Training = Training()
     workers: int = Field(default=2, ge=1, le=64)
 
     @field_validator("network")
@@ -168,18 +173,10 @@ class Study(Frozen):
             raise ValueError(f"unknown data set: known are {', '.join(TRAIN_IMAGES)}")
         return name
 
-    @field_validator("train")
-    @classmethod
-    def _batch_fits(cls, train: Training, info: ValidationInfo) -> Training:
-        bound = TRAIN_IMAGES.get(info.data.get("data", ""), train.batch * ARCH_SHARE) // ARCH_SHARE
-        if train.batch > bound:
-            raise ValueError(f"batch = {train.batch}: must be <= {bound}, the smallest part of {info.data['data']}")
-        return train
-
     def budgets_of(self, choice: ChipChoice) -> tuple[float, ...]:
         return choice.budgets or self.budgets
 
-    def held_layers(self, network: Network) -> dict[str, str]:
+    def fixed_formats(self, network: Network) -> dict[str, str]:
         """Layers whose format is not free: the first and the last, if the study says so."""
         if self.first_last is None:
             return {}
@@ -196,19 +193,30 @@ class Study(Frozen):
 def load_study(path: Path, for_training: bool = False) -> Study:
     """Read and check a study, its network, chips and variants. Raises InputError with all problems at once.
 
-    `for_training` also asks whether the network takes the images of its data, which a sweep never looks at.
+    `for_training` also asks what a sweep never looks at (see `training_problems`).
     """
     raw = read_mapping(path, "name, network, data, chips, ... (`cimsim init study` writes one)")
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
         raise InputError(str(path), problems_of(error, Study)) from None
+    if for_training and (problems := training_problems(study)):
+        raise InputError(str(path), problems)
+    return study
+
+
+def training_problems(study: Study) -> list[str]:
+    """Whether the network takes the images of the data, and each of their parts is a batch or more."""
+    problems: list[str] = []
     shape, images = study.load_network().input_shape, INPUT_SHAPES.get(study.data)
-    if for_training and images and shape != images:
+    if images and shape != images:
         fitting = ", ".join(name for name in network_names() if load_network(name).input_shape == images)
         text = f"takes images of {shape}, those of {study.data} are {images} (networks for these: {fitting})"
-        raise InputError(str(path), [f"network = {study.network!r}: {text}"])
-    return study
+        problems.append(f"network = {study.network!r}: {text}")
+    bound = TRAIN_IMAGES[study.data] // ARCH_SHARE
+    if study.train.batch > bound:
+        problems.append(f"train.batch = {study.train.batch}: must be <= {bound}, the smallest part of {study.data}")
+    return problems
 
 
 def study_schema() -> dict[str, Any]:

@@ -94,22 +94,23 @@ def build_table(
     chip: Chip,
     formats: tuple[str, ...],
     *,
-    held: Mapping[str, str] | None = None,
+    fixed_formats: Mapping[str, str] | None = None,
     activation_bits: int = 8,
     images_per_weight_load: float | None = None,
 ) -> CostTable:
     """Simulate each layer alone in each format. Raises InputError if some layer has no format left.
 
-    `held` gives some layers one format, the others all of `formats`. The weight state is that of the plan
+    `fixed_formats` gives some layers one format, the others all of `formats`. The weight state is that of the plan
     with the dearest format in every layer: a chip which holds that plan holds every other. Within a process the same
     question gets the same table, whose arrays cannot be written.
     """
-    question = (network.model_dump_json(), chip.content_hash(), formats, tuple(sorted((held or {}).items())),
+    fixed = fixed_formats or {}
+    question = (network.model_dump_json(), chip.content_hash(), formats, tuple(sorted(fixed.items())),
                 activation_bits, images_per_weight_load)  # fmt: skip
     if question not in _ANSWERS:
         if len(_ANSWERS) >= MOST_ANSWERS:
             _ANSWERS.pop(next(iter(_ANSWERS)))
-        _ANSWERS[question] = _build(network, chip, formats, held or {}, activation_bits, images_per_weight_load)
+        _ANSWERS[question] = _build(network, chip, formats, fixed, activation_bits, images_per_weight_load)
     return _ANSWERS[question]
 
 
@@ -118,11 +119,11 @@ _ANSWERS: dict[tuple, CostTable] = {}
 
 
 def _build(
-    network: Network, chip: Chip, formats: tuple[str, ...], held: Mapping[str, str], activation_bits: int,
+    network: Network, chip: Chip, formats: tuple[str, ...], fixed: Mapping[str, str], activation_bits: int,
     images_per_weight_load: float | None,
 ) -> CostTable:  # fmt: skip
-    names = tuple(dict.fromkeys((*formats, *held.values())))
-    choices = {layer.name: formats for layer in network.layers} | {name: (fmt,) for name, fmt in held.items()}
+    names = tuple(dict.fromkeys((*formats, *fixed.values())))
+    choices = {layer.name: formats for layer in network.layers} | {name: (fmt,) for name, fmt in fixed.items()}
     works, masked = _works(network, chip, names, choices, activation_bits)
     _check_coverage(network, chip, works, masked)
     resident = _holds_dearest(works, chip)

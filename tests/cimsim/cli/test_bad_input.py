@@ -70,7 +70,7 @@ STUDY_PROBLEMS = [
     ("budgets", [math.nan], "budgets.0 = nan: Input should be a finite number"),
     ("objective.energy", 1000, "objective.energy = 1000: Input should be less than or equal to 100"),
     ("train.batch", "64 images", "train.batch = '64 images': Input should be a valid integer"),
-    ("train.batch", 5000, "train: batch = 5000: must be <= 119, the smallest part of digits"),
+    ("train.batch", 5000, "train.batch = 5000: must be <= 119, the smallest part of digits"),
     ("train.float_lr", -0.1, "train.float_lr = -0.1: Input should be greater than 0"),
     ("images_per_weight_load", 0, "images_per_weight_load = 0: Input should be greater than or equal to 1"),
     ("activation_bits", 9, "activation_bits = 9: Input should be less than or equal to 8"),

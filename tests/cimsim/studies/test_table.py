@@ -92,7 +92,7 @@ def test_the_weight_state_is_that_of_the_dearest_formats():
     large = load_chip("sram-rom", {"tile.count": 16, "mesh.columns": 4, "mesh.rows": 4})  # 32 arrays
     assert not build_table(LENET, large, ("linear-8", "linear-4")).resident  # 42 arrays at 8 bits
     assert build_table(LENET, large, ("linear-4",)).resident
-    assert not build_table(LENET, large, ("linear-4",), held={"fc1": "linear-8"}).resident  # 32 for fc1 alone
+    assert not build_table(LENET, large, ("linear-4",), fixed_formats={"fc1": "linear-8"}).resident  # 32 for fc1 alone
 
 
 def test_masks_say_why(tables):
@@ -108,7 +108,7 @@ def test_masks_say_why(tables):
 
 
 def test_held_layers_have_one_format():
-    table = build_table(LENET, load_chip("sram-rom"), ("linear-4", "e8-q4"), held={"conv1": "linear-8"})
+    table = build_table(LENET, load_chip("sram-rom"), ("linear-4", "e8-q4"), fixed_formats={"conv1": "linear-8"})
     assert table.formats == ("linear-4", "e8-q4", "linear-8")
     assert table.allowed.tolist() == [[False, False, True]] + [[True, True, False]] * (len(NAMES) - 1)
     assert table.masked["conv1/e8-q4"] == table.masked["fc1/linear-8"]

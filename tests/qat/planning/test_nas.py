@@ -229,7 +229,7 @@ def test_where_accuracy_is_free_each_budget_is_kept_by_the_expected_cost(which, 
 
 @pytest.fixture(scope="module")
 def isaac_table() -> CostTable:
-    return build_table(network(), load_chip("isaac"), (*FORMATS, "d4-q4"), held={"conv1": "linear-8"})
+    return build_table(network(), load_chip("isaac"), (*FORMATS, "d4-q4"), fixed_formats={"conv1": "linear-8"})
 
 
 def searched(table: CostTable, share: float, data: TrainingData = DATA, seed: int = 0):
