@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cimsim.cost.diff import Change, Difference
     from cimsim.cost.uncertainty import Interval
     from cimsim.engine.duplicate import Found
+    from cimsim.studies.exported import Exported
 
 NUMBER = r"(-?[\d.,]+(e-?\d+)?( \S+)?)?"  # with its unit, or nothing
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
@@ -252,8 +253,8 @@ def show_plan(plan: Plan, json: bool) -> None:
     """A plan, layer by layer."""
     if json:
         return print_json(plan.model_dump())
-    rows = [(name, choice.format, choice.activation_bits, choice.dataflow) for name, choice in plan.layers.items()]
-    print_table(f"plan for {plan.network}", ("layer", "format", "activation bits", "dataflow"), rows)
+    rows = [(name, choice.format, choice.activation, choice.dataflow) for name, choice in plan.layers.items()]
+    print_table(f"plan for {plan.network}", ("layer", "format", "activations", "dataflow"), rows)
 
 
 def show_chips(chips: Sequence[Chip], json: bool) -> None:
@@ -328,6 +329,28 @@ def show_drawn(rows: Sequence[dict[str, Any]], json: bool) -> None:
               _percent(min(row["drawn"]))) for row in ordered]  # fmt: skip
     columns = ("plan", "chip", "seed", "cells", "energy", "ideal arrays", "mean of draws", "worst draw")
     print_table("accuracy through arrays that are not ideal", columns, cells)
+
+
+def show_exported(found: Exported, json: bool) -> None:
+    """One network on one chip: what it costs, and how accurate it is there."""
+    if json:
+        return print_json(found.model_dump())
+    print_table(f"{found.network} on {found.chip}, {found.plan}: {found.images:,} test images of {found.data}",
+                ("accuracy", ""), _accuracies(found))  # fmt: skip
+    print_notes([
+        ("energy", f"{energy_text(found.energy_pj)} per image"),
+        ("latency", time_text(found.latency_ns)),
+        ("throughput", f"one image every {time_text(found.interval_ns)}"),
+        ("weights", f"{found.bits_per_weight:.2f} stored bits each, codebooks and scales included"),
+    ])  # fmt: skip
+
+
+def _accuracies(found: Exported) -> list[tuple[str, str]]:
+    rows = [("integers without arrays", _percent(found.ideal_accuracy)), ("arrays", _percent(found.array_accuracy))]
+    if drawn := found.drawn:
+        mean = _percent(sum(drawn) / len(drawn))
+        rows += [(f"cells `{found.cells}`, mean of {len(drawn)} draws", mean), ("worst draw", _percent(min(drawn)))]
+    return rows
 
 
 def show_trials(rows: Sequence[dict[str, Any]], json: bool) -> None:

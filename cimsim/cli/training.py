@@ -18,6 +18,7 @@ from cimsim.cli.options import (
     Seed,
     StudyFile,
     Workers,
+    lacking,
     needs,
 )
 from workloads.errors import InputError
@@ -151,29 +152,49 @@ def codesign(
     show.say(f"Report: {page}")
 
 
-def accuracy(
-    run: Annotated[Path, typer.Argument(help="A run directory of `cimsim codesign`.", show_default=False)],
+def accuracy(  # noqa: PLR0913 (a command line)
+    context: typer.Context,
+    what: Annotated[
+        Path, typer.Argument(help="A run directory of `cimsim codesign`, or an exported network.", show_default=False)
+    ],
+    chip: Annotated[
+        str, typer.Option("--chip", help="Of an exported network: a ready chip, or a chip YAML.")
+    ] = "isaac",
+    data: Annotated[
+        str | None, typer.Option("--data", help="Of an exported network: `digits` or `fashion_mnist`.")
+    ] = None,
     cells: Annotated[
         str, typer.Option("--cells", help="`chip`: those of each chip; `reram`, `pcm`; or a YAML file.")
     ] = "chip",
     draws: Annotated[int, typer.Option("--draws", min=1, max=1000, help="How often the arrays are written.")] = 5,
     images: Annotated[int, typer.Option("--images", min=1, help="Test images of each draw.")] = 1_000,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Of a run: processes.")] = 2,
     json: Json = False,
 ) -> None:
-    """Measure the trained plans of a run on arrays that are not ideal, and draw the report again.
+    """Measure trained plans on arrays that are not ideal: those of a run, whose report is drawn again, or one network.
 
     Arrays are written with errors, some cells are stuck, reads are noisy, conductances drift and wires lose voltage.
 
+    Of an exported network (`qat.export`, a file of a run's `weights/`) also its costs and its accuracy without all
+    that are told.
+
     Example: `cimsim accuracy runs/digits --cells reram`
     """
-    needs(TRAINING + REPORTING)
     from cimsim.studies.real_cells import Asked, measure_run
 
-    show.show_drawn(measure_run(run, Asked(cells, draws, images), workers), json)
+    asked = Asked(cells, draws, images)
+    if what.is_file() or what.suffix == ".safetensors":
+        _refuse_idle(context, "an exported network", ("workers",))
+        from cimsim.studies.exported import measure_file
+
+        return show.show_exported(measure_file(what, chip, data, asked), json)
+    _refuse_idle(context, "a run, which has chips and data of its own", ("chip", "data"))
+    show.show_drawn(measure_run(what, asked, workers), json)
+    if missing := lacking(REPORTING):
+        return show.say(f"Report: not drawn, needs {', '.join(missing)}: pip install 'cimsim[report]'")
     from reports.page import write_report
 
-    show.say(f"Report: {write_report(run)}")
+    show.say(f"Report: {write_report(what)}")
 
 
 def report(

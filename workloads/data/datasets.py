@@ -116,8 +116,10 @@ def _splitmix64(x: np.ndarray) -> np.ndarray:
 
 def _digits(root: Path | None) -> Dataset:
     """The 1,797 8x8 digits inside scikit-learn; a fixed fifth of them, by hashed index, is the test set."""
-    from sklearn.datasets import load_digits
-
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise InputError("digits", ["come with scikit-learn, which is missing: pip install scikit-learn"]) from None
     images, labels = load_digits(return_X_y=True)
     x = (np.asarray(images, np.int64) * 255 // 16).astype(np.uint8).reshape(-1, 1, 8, 8)
     y = np.asarray(labels, np.int64)
