@@ -45,11 +45,30 @@ def load_chip(name_or_path: str | Path, vary: Mapping[str, Any] | None = None) -
 
     `vary` maps `part.field`, `level.count` or a chip field to a value: `load_chip("isaac", {"adc.bits": 6})`.
     Printed figures stay anchored at the file's own values, so they follow the model.
-    Raises InputError that lists every problem.
+    Raises InputError that lists every problem. Within a process the same file and variation are the same chip.
     """
-    path = _chip_path(name_or_path)
+    path, varied = _chip_path(name_or_path), dict(vary or {})
+    asked = str(path), _content(path), repr(varied)
+    if asked not in _CHIPS:
+        if len(_CHIPS) >= MOST_CHIPS:
+            _CHIPS.pop(next(iter(_CHIPS)))
+        _CHIPS[asked] = _read(path, varied)
+    return _CHIPS[asked]
+
+
+MOST_CHIPS = 64  # kept, the oldest go first
+_CHIPS: dict[tuple[str, bytes, str], Chip] = {}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # who reads the file tells why that cannot be done
+
+
+def _read(path: Path, varied: dict[str, Any]) -> Chip:
     raw = read_mapping(path, "name, node_nm, supply_v, ..., root", path.name)
-    varied = dict(vary or {})
     if problems := _apply(raw, varied):
         raise InputError(path.name, problems)
     try:

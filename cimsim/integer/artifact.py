@@ -7,6 +7,7 @@ the plan and the grid of every tensor between layers. No torch.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -85,12 +86,14 @@ class Stamp(Frozen):
     header: Header
 
 
-class Artifact(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Artifact:
     """A quantized network that needs neither torch nor its training code to run."""
 
     header: Header
     layers: dict[str, StoredLayer]
     codebooks: dict[str, NDArray[np.uint8]]  # id -> packed entries, entry_bits each, two's complement
+    _decoded: dict[str, NDArray[np.int32]] = field(default_factory=dict, repr=False)  # what `weights_int` gave
 
     @property
     def network(self) -> Network:
@@ -106,7 +109,7 @@ class Artifact(NamedTuple):
 
     def with_plan(self, plan: Plan) -> Artifact:
         """The same stored network under other ADC steps or dataflows; formats must stay the same."""
-        return self._replace(header=self.header.model_copy(update={"plan": plan}))
+        return replace(self, header=self.header.model_copy(update={"plan": plan}))
 
     def codebook(self, layer_name: str) -> NDArray[np.int32] | None:
         """Integer entries [K, d] (or [M, K, d]) of the layer's codebook; None for formats without one."""
@@ -121,9 +124,13 @@ class Artifact(NamedTuple):
         return unpack_all(self.plan.format_of(layer_name), Packed(*stored[:3]), shape)
 
     def weights_int(self, layer_name: str) -> NDArray[np.int32]:
-        """The integers [O, I] that the array holds for this layer, inputs in im2col order (kh, kw, c)."""
-        shape, table = weight_shape(self._layer(layer_name)), self.codebook(layer_name)
-        return decode_integers(self.plan.format_of(layer_name), self.codes(layer_name), shape, table)
+        """The integers [O, I] that the array holds for this layer, inputs in im2col order (kh, kw, c); read-only."""
+        if layer_name not in self._decoded:
+            shape, table = weight_shape(self._layer(layer_name)), self.codebook(layer_name)
+            found = decode_integers(self.plan.format_of(layer_name), self.codes(layer_name), shape, table)
+            found.flags.writeable = False
+            self._decoded[layer_name] = found
+        return self._decoded[layer_name]
 
     def stored_bits(self) -> int:
         """Bits of all codes, scale codes, channel scales and codebooks as stored; the header is apart."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from cimsim.engine.whole import simulate
 from cimsim.events import Timeline
 from cimsim.integer.artifact import Artifact
 from cimsim.integer.forward import accuracy, calibrate_adc, collect
-from workloads.data.datasets import Dataset, load
+from workloads.data.parts import loaded
 from workloads.layer import Network
 from workloads.plan import Plan
 
@@ -42,15 +41,10 @@ class Measured(NamedTuple):
 
 def read_test(data: str, log: Path, purpose: str, images: int) -> Test:
     """The only place that opens the test set: uint8 images and labels; each reading is logged."""
-    test = _load(data)
+    test = loaded(data)
     with log.open("a") as file:
         file.write(json.dumps({"purpose": purpose, "images": min(images, len(test.test_y))}) + "\n")
     return test.test_x[:images], test.test_y[:images]
-
-
-@lru_cache(maxsize=2)
-def _load(data: str) -> Dataset:
-    return load(data)
 
 
 def measure(artifact: Artifact, chip: Chip, calibration: np.ndarray, test: Test,

@@ -18,7 +18,7 @@ class Samples(NamedTuple):
     y: NDArray[np.int64]
 
 
-class Parts(NamedTuple):
+class Division(NamedTuple):
     """Disjoint parts of a data set's training samples (50,000 / 5,000 / 5,000 of Fashion-MNIST); no test sample."""
 
     train: Samples
@@ -26,13 +26,19 @@ class Parts(NamedTuple):
     validation: Samples
 
 
-def parts_of(data: Dataset) -> Parts:
+def parts_of(data: Dataset) -> Division:
     """The training samples by hashed index."""
     index = split(len(data.train_y))
-    return Parts(*(Samples(data.train_x[index[name]], data.train_y[index[name]]) for name in Parts._fields))
+    return Division(*(Samples(data.train_x[index[name]], data.train_y[index[name]]) for name in Division._fields))
+
+
+@lru_cache(maxsize=2)
+def loaded(name: str) -> Dataset:
+    """The data set of this name, read once within a process."""
+    return load(name)
 
 
 @lru_cache(maxsize=2)
 def calibration(name: str, count: int) -> NDArray:
     """The first `count` training samples of a data set, from which converter steps are chosen."""
-    return parts_of(load(name)).train.x[:count]
+    return parts_of(loaded(name)).train.x[:count]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,4 +102,4 @@ def test_steps_that_are_not_integer_arithmetic_are_refused():
     network = NETWORK.model_copy(update={"nodes": nodes})
     header = artifact.header.model_copy(update={"network": network})
     with pytest.raises(InputError, match=r"nodes\.p\.op = softmax"):
-        run(artifact._replace(header=header), IMAGES)
+        run(replace(artifact, header=header), IMAGES)
