@@ -19,7 +19,7 @@ from torch import Tensor
 _TILE = 256  # rows that stay in the first cache, side by side in the registers
 MAX_LENGTH = 32  # of vectors; a longer one no longer fits the registers, and a matrix product is faster
 _MIN_PRODUCTS = 1 << 22  # per thread
-_MAX_SCORES = 1 << 18  # held at a time (1 MB) where there is no kernel: they stay in the cache
+_MAX_SCORES = 1 << 18  # at a time (1 MB) where there is no kernel: they stay in the cache
 
 _Floats = NDArray[np.float32]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from qat.activations.inputs import INPUT, attach_inputs, detach_inputs
-from qat.kernels.compiling import outside_graphs, refuse_export
+from qat.activations.inputs import attach_inputs, detach_inputs
 from qat.modules import optimizers
-from qat.modules.attached import quantizer_in, quantizer_of, quantizers
-from qat.modules.attention import Replaced, SplitAttention, merge, split, split_state
+from qat.modules.attached import quantizer_in, quantizer_of
+from qat.modules.attention import Replaced, SplitAttention, merge, split
+from qat.modules.hooks import hook, unhook
 from qat.modules.layers import LAYERS, Turned, is_frozen, output_first, problems_of, turn_of
 from qat.modules.mixture import Mixture
 from qat.modules.upkeep import quantizer_parameters
@@ -64,7 +64,7 @@ def quantize(  # noqa: PLR0913 (a front door: all but two are named)
         turn, quantizer = turn_of(module), made[id(module.get_parameter("weight"))]
         chain = quantizer if turn is None else Turned(quantizer, turn)
         parametrize.register_parametrization(module, "weight", chain, unsafe=True)
-    _hook(model)
+    hook(model)
     optimizers.replace(replaced, optimizer)
     if optimizer is not None:
         optimizers.adopt(optimizer, quantizer_parameters(model))
@@ -129,76 +129,6 @@ def _quantizers(
     return {id(latent[name]): quantizer.to(latent[name].device) for name, quantizer in made.items()}
 
 
-def _hook(model: nn.Module) -> None:
-    if _begin not in model._forward_pre_hooks.values():
-        model.register_forward_pre_hook(_begin, prepend=True)
-        model.register_forward_hook(_end, always_call=True)
-        model.register_load_state_dict_pre_hook(_accept_float_state)
-
-
-def _unhook(model: nn.Module) -> None:
-    for module in model.modules():
-        for hooks in (module._forward_pre_hooks, module._forward_hooks, module._load_state_dict_pre_hooks):
-            for handle in [h for h, hook in hooks.items() if getattr(hook, "hook", hook) in _HOOKS]:
-                del hooks[handle]
-                module._forward_hooks_always_called.pop(handle, None)
-
-
-def _begin(model: nn.Module, args: Any) -> None:
-    refuse_export(f"{type(model).__name__}, a model in training")
-    _keep(model)
-
-
-@outside_graphs
-def _keep(model: nn.Module) -> None:
-    """Each quantizer works once, here, however often its weight is read in the forward.
-
-    One after the other they find their code and tables in the cache, which convolutions would push out. Copies of
-    a quantized model come by here too, so an optimizer of theirs is watched from now on.
-    """
-    found: dict[int, Quantizer] = {}
-    model.__dict__[_KEEPING] = found
-    for module in model.modules():
-        quantizer = quantizer_of(module)
-        if quantizer is not None and id(quantizer) not in found:
-            found[id(quantizer)] = quantizer
-            quantizer.kept, quantizer.keeps = None, True
-            latent = getattr(module.parametrizations, "weight").original  # noqa: B009
-            if isinstance(latent, nn.Parameter):  # torch.func.functional_call lends a tensor
-                optimizers.watch(latent, quantizer.trained())
-            _ = module.weight  # the value is kept
-
-
-@outside_graphs
-def _end(model: nn.Module, args: Any, output: Any) -> None:
-    for quantizer in model.__dict__.pop(_KEEPING, {}).values():
-        quantizer.kept, quantizer.keeps = None, False
-
-
-def _accept_float_state(model: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """A float state dict fits a quantized model: `weight` is the latent weight, what it lacks stays as it is."""
-    for name, module in model.named_modules():
-        if isinstance(module, SplitAttention):
-            split_state(module, state, prefix + name + "." * bool(name))
-    floats = {_key(prefix, name, "weight"): _key(prefix, name, _ORIGINAL) for name in quantizers(model)}
-    if floats.keys().isdisjoint(state):
-        return
-    for key in floats.keys() & state.keys():
-        state[floats[key]] = state.pop(key)
-    for key, value in model.state_dict(prefix=prefix).items():
-        if ".parametrizations." in f".{key}" or INPUT in key:
-            state.setdefault(key, value)
-
-
-_KEEPING = "_keeping_quantizers"  # an attribute of a model while its forward runs
-_HOOKS = (_begin, _end, _accept_float_state)
-_ORIGINAL = "parametrizations.weight.original"
-
-
-def _key(prefix: str, *parts: str) -> str:
-    return prefix + ".".join(part for part in parts if part)
-
-
 def float_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The state dict that the model would have without its quantizers, with copies of the latent weights."""
     return unquantize(copy.deepcopy(model)).state_dict()
@@ -217,7 +147,7 @@ def settle(model: nn.Module) -> None:
 
 def detach(model: nn.Module) -> None:
     """Takes the quantizers of weights off; weights have their latent values."""
-    _unhook(model)
+    unhook(model)
     for module in list(model.modules()):
         if parametrize.is_parametrized(module, "weight"):
             chain = getattr(module.parametrizations, "weight")  # noqa: B009

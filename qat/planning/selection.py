@@ -29,14 +29,14 @@ ROUNDING = 1e-9  # of a sum of energies: a budget that is exactly the least ener
 
 Fits = Callable[[dict[str, str]], bool]  # of formats per layer: does the whole simulation keep the budgets?
 Assignment = dict[str, str]  # layer -> format
-Loss = Callable[[Assignment], float]
+Judgement = Callable[[Assignment], float]  # the less, the better the plan
 
 
 class Tryouts(NamedTuple):
     """Plans that are trained a little: how many, and the validation loss that one is left with."""
 
     count: int
-    loss: Loss
+    loss: Judgement
 
 
 class Room(NamedTuple):
@@ -88,7 +88,7 @@ def select(
     return tried(plans, room, judge.loss, tryouts, seed) if tryouts and tryouts.count else plans[0]
 
 
-def breed(plans: Iterable[Assignment], room: Room, loss: Loss, seed: int) -> list[Assignment]:
+def breed(plans: Iterable[Assignment], room: Room, loss: Judgement, seed: int) -> list[Assignment]:
     """These plans and their offspring of some generations, the best first."""
     rng, found = np.random.default_rng(seed), {tuple(plan.values()): plan for plan in plans}
     for _ in range(ROUNDS):
@@ -96,7 +96,7 @@ def breed(plans: Iterable[Assignment], room: Room, loss: Loss, seed: int) -> lis
     return sorted(found.values(), key=loss)
 
 
-def tried(plans: Sequence[Assignment], room: Room, loss: Loss, tryouts: Tryouts, seed: int) -> Assignment:
+def tried(plans: Sequence[Assignment], room: Room, loss: Judgement, tryouts: Tryouts, seed: int) -> Assignment:
     """The plan of least loss after a trial: of the first ones, and of the children of those that did well.
 
     Of each generation the supernet's `loss` chooses whom a trial is worth.
@@ -138,7 +138,7 @@ def _children(parents: Sequence[Assignment], table: CostTable, rng: np.random.Ge
         yield child
 
 
-def improved(plan: Assignment, room: Room, loss: Loss) -> Assignment:
+def improved(plan: Assignment, room: Room, loss: Judgement) -> Assignment:
     """One pass over the layers: each takes the format that lowers the loss most and is still allowed."""
     for layer, formats in room.table.candidates().items():
         changed = [plan | {layer: fmt} for fmt in formats if fmt != plan[layer]]

@@ -26,7 +26,7 @@ from workloads.format import WeightFormat
 DROP_RATIO = 1e-4  # a candidate below it is dropped
 _EPS = 1e-6  # of a distance in integers, so that a vector that is an entry has a finite logit
 _SCALE_ROUNDS, _SCALE_TOLERANCE = 10, 0.01  # of turns between the nearest entries and the scale that suits them
-_MAX_SCORES = 1 << 22  # products of vectors and entries held at a time
+_MAX_SCORES = 1 << 22  # products of vectors and entries at a time
 
 
 class UniversalQuantizer(Quantizer):

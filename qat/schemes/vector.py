@@ -36,7 +36,7 @@ from qat.schemes.common.choose import Chosen, choose, unit_for_multiples
 from qat.schemes.common.codebook import Book, Codebook, directions
 from workloads.format import WeightFormat
 
-_ROWS = 1 << 14  # vectors whose products with all entries are held at a time
+_ROWS = 1 << 14  # vectors whose products with all entries are at a time
 
 
 class _Fit(NamedTuple):

@@ -15,7 +15,7 @@ from qat.kernels.codewords import angle_book
 from qat.schemes.common.codebook import nearest
 from workloads.format import WeightFormat
 
-_ROWS = 1 << 22  # products of vectors and entries held at a time
+_ROWS = 1 << 22  # products of vectors and entries at a time
 _MAX_SUMS = 4096  # sums of entries up to which all are tried
 _SWEEPS = 2  # times each of several books is chosen anew
 _SCALE_ROUNDS = 3
