@@ -91,9 +91,9 @@ class WeightFormat(NamedTuple):
         """Float32 scales of a layer."""
         return outputs if self.scale_per == "channel" else 1
 
-    def input_bits(self, activation_bits: int) -> int:
+    def input_bits(self, driven_bits: int) -> int:
         """Width of the integers streamed into the array: a rotation adds a sign and log2(block) bits."""
-        return activation_bits + self.rotation.bit_length()
+        return driven_bits + self.rotation.bit_length()
 
     def num_codes(self, layer: Layer) -> int:
         """Codes stored for a layer."""

@@ -1,4 +1,4 @@
-"""The plan: which format, activation width and dataflow each layer of a network gets."""
+"""The plan: which formats each layer of a network gets, in which dataflow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
+from workloads.activation import ActivationFormat, ActivationName, parse_activation
 from workloads.format import WeightFormat, parse_format
 from workloads.layer import Frozen, Network
 
@@ -21,7 +22,7 @@ class LayerPlan(Frozen):
     """One layer's choices. `adc_step` is the converter's step, frozen by calibration (None: step 1)."""
 
     format: str
-    activation_bits: int = Field(default=8, ge=1, le=8)
+    activation: ActivationName = "int8"
     dataflow: DataflowName = "auto"
     adc_step: int | None = Field(default=None, ge=1)
 
@@ -33,6 +34,10 @@ class LayerPlan(Frozen):
     @property
     def weight_format(self) -> WeightFormat:
         return parse_format(self.format)
+
+    @property
+    def activation_format(self) -> ActivationFormat:
+        return parse_activation(self.activation)
 
 
 # The torch modules whose `weight` can have a format, by class name: this room has no torch.

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+MOST_INPUT_BITS = 20  # an 8-bit float that is aligned to its least number has 19
 ENCODINGS = ("offset", "twos_complement", "differential", "sign_magnitude", "xnor")
 MAX_SUM = 1 << 21  # with sums and steps up to this, the float32 division of the ADC rounds as integers do
 
@@ -300,4 +301,4 @@ def _bounds(n: ArrayNumbers, weight_bits: int, input_bits: int) -> Iterator[tupl
     )
     yield "column_flip: needs drivers that are not bipolar", not (n.column_flip and n.bipolar)
     yield f"weight_bits = {weight_bits}: must be 1 to 16", 1 <= weight_bits <= 16
-    yield f"input_bits = {input_bits}: must be 1 to 16", 1 <= input_bits <= 16
+    yield f"input_bits = {input_bits}: must be 1 to {MOST_INPUT_BITS}", 1 <= input_bits <= MOST_INPUT_BITS

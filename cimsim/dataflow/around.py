@@ -92,11 +92,11 @@ def _count_sums(count: Actions, case: Case, placement: Placement) -> None:
         count["buffer", "tile", action] += positions * placement.round_cuts * width
 
 
-def _count_results(count: Actions, outputs: int, activation_bits: int) -> None:
+def _count_results(count: Actions, outputs: int, stored_bits: int) -> None:
     """Each output is rescaled, activated and requantized once, and kept until the tile sends it on."""
     count["digital", "activation", "op"] += outputs
-    count["register", "tile_output", "write_bit"] += outputs * activation_bits
-    count["register", "tile_output", "read_bit"] += outputs * activation_bits
+    count["register", "tile_output", "write_bit"] += outputs * stored_bits
+    count["register", "tile_output", "read_bit"] += outputs * stored_bits
 
 
 def written_cells(placement: Placement) -> int:

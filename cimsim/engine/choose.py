@@ -16,14 +16,13 @@ from cimsim.dataflow.case import Case
 from cimsim.dataflow.place import Unmappable
 from cimsim.deploy import traffic
 from cimsim.unit.load import count_load
-from workloads.activation import whole_number
 from workloads.layer import Layer
 from workloads.plan import LayerPlan, Plan
 
 
 def case_of(layer: Layer, choice: LayerPlan, chip: Chip) -> Case:
     """What a plan says of a layer, as dataflows are asked."""
-    return Case(layer, choice.weight_format, chip, whole_number(choice.activation_bits))
+    return Case(layer, choice.weight_format, chip, choice.activation_format)
 
 
 def possible_works(case: Case, dataflow: str = "auto", codes: NDArray | None = None) -> list[LayerWork]:

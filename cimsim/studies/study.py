@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from cimsim.chip.reading import load_chip
 from cimsim.studies.proposals import one_by_one, propose
+from workloads.activation import ActivationName
 from workloads.data.datasets import TRAIN_IMAGES
 from workloads.errors import InputError, problems_of
 from workloads.format import DEFAULT_FORMATS, parse_format
@@ -154,7 +155,7 @@ class Study(Frozen):
     latency_budget: Fraction | None = None  # share of the slowest plan's, or free
     area_budget: Fraction | None = None  # share of the largest plan's arrays, or free
     first_last: Format | None = None  # the format of the first and last layer, or free
-    activation_bits: int = Field(default=8, ge=2, le=8)
+    activation: ActivationName = "int8"
     images_per_weight_load: float | None = Field(default=None, ge=1, allow_inf_nan=True)  # inf: loaded once
     sweep: Sweep = Sweep()
     train: Training = Training()

@@ -78,7 +78,7 @@ def cells(study: Study, found: Path) -> list[Cell]:
 
 
 def _uniform(study: Study, network: Network, fmt: str) -> Plan:
-    return Plan.uniform(network, fmt, rules=study.fixed_formats(network), activation_bits=study.activation_bits)
+    return Plan.uniform(network, fmt, rules=study.fixed_formats(network), activation=study.activation)
 
 
 def _simulate(study: Study, folder: Path, cell: Cell, meter: Meter) -> None:

@@ -95,7 +95,7 @@ def build_table(
     formats: tuple[str, ...],
     *,
     fixed_formats: Mapping[str, str] | None = None,
-    activation_bits: int = 8,
+    activation: str = "int8",
     images_per_weight_load: float | None = None,
 ) -> CostTable:
     """Simulate each layer alone in each format. Raises InputError if some layer has no format left.
@@ -106,11 +106,11 @@ def build_table(
     """
     fixed = fixed_formats or {}
     question = (network.model_dump_json(), chip.content_hash(), formats, tuple(sorted(fixed.items())),
-                activation_bits, images_per_weight_load)  # fmt: skip
+                activation, images_per_weight_load)  # fmt: skip
     if question not in _ANSWERS:
         if len(_ANSWERS) >= MOST_ANSWERS:
             _ANSWERS.pop(next(iter(_ANSWERS)))
-        _ANSWERS[question] = _build(network, chip, formats, fixed, activation_bits, images_per_weight_load)
+        _ANSWERS[question] = _build(network, chip, formats, fixed, activation, images_per_weight_load)
     return _ANSWERS[question]
 
 
@@ -119,12 +119,12 @@ _ANSWERS: dict[tuple, CostTable] = {}
 
 
 def _build(
-    network: Network, chip: Chip, formats: tuple[str, ...], fixed: Mapping[str, str], activation_bits: int,
+    network: Network, chip: Chip, formats: tuple[str, ...], fixed: Mapping[str, str], activation: str,
     images_per_weight_load: float | None,
 ) -> CostTable:  # fmt: skip
     names = tuple(dict.fromkeys((*formats, *fixed.values())))
     choices = {layer.name: formats for layer in network.layers} | {name: (fmt,) for name, fmt in fixed.items()}
-    works, masked = _works(network, chip, names, choices, activation_bits)
+    works, masked = _works(network, chip, names, choices, activation)
     _check_coverage(network, chip, works, masked)
     resident = _holds_dearest(works, chip)
     images, prices = images_of(images_per_weight_load, resident), Prices(chip)
@@ -149,7 +149,7 @@ Works = dict[tuple[str, str], LayerWork]  # (layer, format) -> work
 
 
 def _works(
-    network: Network, chip: Chip, names: tuple[str, ...], choices: Mapping[str, tuple[str, ...]], activation_bits: int
+    network: Network, chip: Chip, names: tuple[str, ...], choices: Mapping[str, tuple[str, ...]], activation: str
 ) -> tuple[Works, dict[str, str]]:
     """The work of each allowed choice, and why the others are not allowed."""
     works: Works = {}
@@ -160,7 +160,7 @@ def _works(
                 masked[f"{layer.name}/{fmt}"] = "the study holds this layer in another format"
                 continue
             try:
-                works[layer.name, fmt] = layer_work(layer, LayerPlan(format=fmt, activation_bits=activation_bits), chip)
+                works[layer.name, fmt] = layer_work(layer, LayerPlan(format=fmt, activation=activation), chip)
             except Unmappable as refused:
                 masked[f"{layer.name}/{fmt}"] = str(refused)
     return works, masked

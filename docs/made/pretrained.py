@@ -40,7 +40,7 @@ class Row(NamedTuple):
     method: Method = "nearest"
     recipe: str = "untrained"
     network: str = ""  # empty: both
-    activation_bits: int = 0  # 0: float
+    activation: str = ""  # empty: float
     steps: int = 0
 
     @property
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
     @property
     def choice(self) -> Choice:
-        return Choice(self.format, self.method, self.recipe, self.activation_bits, self.steps)
+        return Choice(self.format, self.method, self.recipe, self.activation, self.steps)
 
 
 ROWS = (
@@ -58,7 +58,7 @@ ROWS = (
     Row("linear", "linear-4"),
     Row("linear, clipped by output error", "linear-4", "clip"),
     Row("linear, GPTQ", "linear-4", "gptq"),
-    Row("linear, GPTQ, activations of 8 bits", "linear-4", "gptq", activation_bits=8),
+    Row("linear, GPTQ, activations of 8 bits", "linear-4", "gptq", activation="int8"),
     Row("VQ, pairs", "vq-2x256-e6-s0"),
     Row("D4, q = 16", "d4-q16"),
     Row("E8, q = 4, two digits", "e8-q4m2"),

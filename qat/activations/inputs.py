@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from qat.activations.quantizer import ActivationQuantizer
-from qat.activations.schemes import make_activation
+from qat.activations.schemes import has_step_per_token, make_activation
 from qat.kernels.compiling import outside_graphs, refuse_export
 from qat.recipe import DEFAULT, Recipe
+from workloads.activation import ActivationFormat
 from workloads.capture.trace import trace
 from workloads.errors import InputError
 from workloads.networks.blocks import Add
 
+Formats = Mapping[str, ActivationFormat]  # layer -> that of its inputs
 INPUT = "input_quantizer_"  # a reader's children: the quantizers of its positional inputs, by position
 
 
@@ -36,10 +38,8 @@ def _quantized(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x if part is None else part(x) for part, x in zip(parts, args, strict=True))
 
 
-def attach_inputs(
-    model: nn.Module, layer_bits: Mapping[str, int], example_input: Tensor, recipe: Recipe = DEFAULT
-) -> None:
-    """Quantizes the inputs of the layers in `layer_bits` and of all adds: one quantizer per source tensor.
+def attach_inputs(model: nn.Module, formats: Formats, example_input: Tensor, recipe: Recipe = DEFAULT) -> None:
+    """Quantizes the inputs of the layers in `formats` and of all adds: one quantizer per source tensor.
 
     A tensor that several layers read has the most bits any of them asks for; one that only adds read, the
     most of all layers. In a model that cannot be traced, only layers have quantizers: one each, and embeddings
@@ -47,44 +47,44 @@ def attach_inputs(
     layer's input has no tokens for `Recipe.activation` to take a step from.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    sources = _sources(model, layer_bits, example_input)
-    _check(sources, modules, layer_bits, recipe)
+    sources = _sources(model, formats, example_input)
+    _check(sources, modules, formats, recipe)
     quantizers: dict[str, ActivationQuantizer] = {}
     for source in {name: None for names in sources.values() for name in names}:
-        wanted = [bits for layer, bits in layer_bits.items() if source in sources.get(layer, ())]
-        quantizers[source] = make_activation(max(wanted or layer_bits.values()), source, recipe)
+        wanted = [fmt for layer, fmt in formats.items() if source in sources.get(layer, ())]
+        widest = max(wanted or formats.values(), key=lambda fmt: fmt.bits)
+        quantizers[source] = make_activation(widest, source, recipe)
     for reader, names in sources.items():
         for i, name in enumerate(names):  # children of the readers: a Sequential would run a child of its own
             modules[reader].add_module(f"{INPUT}{i}", quantizers[name])
         modules[reader].register_forward_pre_hook(_quantize_inputs)
 
 
-def _check(
-    sources: Mapping[str, Any], modules: Mapping[str, nn.Module], layer_bits: Mapping[str, int], recipe: Recipe
-) -> None:
-    loose = [name for name in sources if name not in layer_bits and not isinstance(modules.get(name), Add)]
+def _check(sources: Mapping[str, Any], modules: Mapping[str, nn.Module], formats: Formats, recipe: Recipe) -> None:
+    loose = [name for name in sources if name not in formats and not isinstance(modules.get(name), Add)]
     if loose:
         raise InputError("model", [f"{name}: must be an own workloads.networks.blocks.Add module" for name in loose])
-    images = [name for name in sources if name in layer_bits and not isinstance(modules[name], nn.Linear)]
-    if recipe.activation == "token" and images:
-        kinds = ", ".join(f"layers.{name} is a {type(modules[name]).__name__}" for name in images)
-        raise InputError("recipe", [f"activation = token: {kinds}: must be Linear layers, whose inputs are tokens"])
+    images = [name for name in sources if name in formats and not isinstance(modules[name], nn.Linear)]
+    by_token = [name for name in images if has_step_per_token(formats[name], recipe)]
+    if by_token:
+        kinds = ", ".join(f"layers.{name} is a {type(modules[name]).__name__}" for name in by_token)
+        raise InputError("recipe", [f"a step per token: {kinds}: must be Linear layers, whose inputs are tokens"])
 
 
-def _sources(model: nn.Module, layer_bits: Mapping[str, int], example_input: Tensor) -> dict[str, tuple[str, ...]]:
+def _sources(model: nn.Module, formats: Formats, example_input: Tensor) -> dict[str, tuple[str, ...]]:
     """Each reader, a layer or an addition -> its input tensors; of what cannot be traced, each layer's own."""
     modules = dict(model.named_modules(remove_duplicate=False))
     try:
         found = trace(model, example_input).sources
     except InputError:
         first = {
-            modules[name]: name for name in reversed(tuple(layer_bits)) if not isinstance(modules[name], nn.Embedding)
+            modules[name]: name for name in reversed(tuple(formats)) if not isinstance(modules[name], nn.Embedding)
         }
         return {name: (f"{name}.input",) for name in reversed(first.values())}
     return {
         reader: names
         for reader, names in found.items()
-        if reader in layer_bits or not isinstance(modules.get(reader), nn.Conv2d | nn.Linear)
+        if reader in formats or not isinstance(modules.get(reader), nn.Conv2d | nn.Linear)
     }
 
 

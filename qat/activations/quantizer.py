@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from qat.activations.clipping import STEPS
 from qat.kernels.elementwise import fake_quantize, fake_quantize_gradient, fake_quantize_gradient_torch
 from qat.kernels.geometry import MIN_SCALE
+from qat.kernels.sums import whole_sum
 from qat.recipe import DEFAULT, Recipe
+from workloads.activation import ActivationFormat
 from workloads.errors import RunError
 
 _MAX_SAMPLES = 65_536
@@ -32,10 +34,10 @@ class Applied(NamedTuple):
 
 
 class ActivationQuantizer(nn.Module):
-    """Quantizes to `bits` bits. `calibrate` chooses the sign and, unless `fixed_step` is given, the step.
+    """Quantizes to a format. `calibrate` chooses the sign, where the format leaves it to the data, and the step.
 
-    Images of bytes divided by 255 are represented exactly by 8 bits and `fixed_step=1/255`. `source` names the
-    tensor it quantizes.
+    Images of bytes divided by 255 are represented exactly by 8 bits and a step frozen at 1/255. `source` names the
+    tensor it quantizes. Floats lie on the integers of their least number that have few significant bits.
     """
 
     learned = "step"  # the name of the parameter: the step, or in other schemes the bound, `steps` steps large
@@ -43,15 +45,13 @@ class ActivationQuantizer(nn.Module):
     is_signed: Tensor
     is_calibrated: Tensor
 
-    def __init__(self, bits: int, fixed_step: float | None = None, source: str = "", recipe: Recipe = DEFAULT):
+    def __init__(self, fmt: ActivationFormat, source: str = "", recipe: Recipe = DEFAULT):
         super().__init__()
-        self.bits, self.source, self.recipe = bits, source, recipe
-        self.register_buffer("is_signed", torch.tensor(False))
+        self.fmt, self.source, self.recipe = fmt, source, recipe
+        self.register_buffer("is_signed", torch.tensor(fmt.sign == "signed"))
         self.register_buffer("is_calibrated", torch.tensor(False))
         self.register_parameter(self.learned, nn.Parameter(torch.tensor(1.0), requires_grad=self.learns))
         self.observed: list[Tensor] | None = None
-        if fixed_step is not None:
-            self.freeze(fixed_step)
 
     @property
     def size(self) -> nn.Parameter:
@@ -66,9 +66,7 @@ class ActivationQuantizer(nn.Module):
     @property
     def bounds(self) -> tuple[int, int]:
         """Lowest and highest integer."""
-        if self.is_signed:
-            return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
-        return 0, 2**self.bits - 1
+        return self.fmt.bounds(bool(self.is_signed))
 
     def scale(self) -> Tensor:
         """The positive step, a scalar."""
@@ -89,8 +87,11 @@ class ActivationQuantizer(nn.Module):
         if not torch.isfinite(values).all():
             raise ValueError("activation samples: must be finite")
         step = self.scale()
-        self.is_signed.fill_(bool(values.min() < 0))
-        if self.size.requires_grad:
+        if self.fmt.sign == "data":
+            self.is_signed.fill_(bool(values.min() < 0))
+        if self.size.requires_grad and self.fmt.is_float:  # relative errors: nothing is gained by clipping
+            step = values.abs().max().float() / self.bounds[1]
+        elif self.size.requires_grad:
             step = STEPS[self.recipe.calibration](values.float(), self.bounds)
         self.size.data.copy_(step * self.steps)
         self.is_calibrated.fill_(True)
@@ -109,7 +110,10 @@ class ActivationQuantizer(nn.Module):
     def integers(self, x: Tensor) -> Tensor:
         """The integers (as floats) that the hardware receives for x."""
         low, high = self.bounds
-        return (wide(x) / self.scale()).add_(0.5).floor_().clamp_(low, high)
+        ratio = wide(x) / self.scale()
+        if self.fmt.is_float:
+            return significant(ratio.clamp_(low, high), self.fmt.fraction_bits)
+        return ratio.add_(0.5).floor_().clamp_(low, high)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.observed is not None:
@@ -121,10 +125,25 @@ class ActivationQuantizer(nn.Module):
 
     def gradients(self, grad: Tensor, x: Tensor, used: Applied) -> tuple[Tensor, Tensor]:
         """Of x, and of the learned parameter."""
+        if self.fmt.is_float:
+            return self._float_gradients(grad, x, used)
         # torch's own operations where a gradient of the gradient is wanted
         gradient = fake_quantize_gradient_torch if torch.is_grad_enabled() else fake_quantize_gradient
         grad_x, slope = gradient(grad, x, used.step, used.low, used.high)
         return grad_x, slope * used.sign / sqrt(x[0].numel() * max(used.high, 1))
+
+    def _float_gradients(self, grad: Tensor, x: Tensor, used: Applied) -> tuple[Tensor, Tensor]:
+        """Straight through inside the range, where the step's gradient is that of rounding; the bound's outside."""
+        ratio = x / used.step
+        is_inside = (ratio >= used.low) & (ratio <= used.high)
+        slope = whole_sum(grad * (self.integers(x) - ratio * is_inside))
+        return grad * is_inside, slope * used.sign / sqrt(x[0].numel() * used.high)
+
+
+def significant(integers: Tensor, fraction_bits: int) -> Tensor:
+    """The nearest integers with so many bits behind their leading one; ties go to even."""
+    exponent = torch.frexp(integers).exponent - 1 - fraction_bits
+    return torch.ldexp(torch.ldexp(integers, -exponent.clamp_min(0)).round_(), exponent.clamp_min(0))
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -133,6 +152,8 @@ class _FakeQuantize(torch.autograd.Function):
         ctx.used = Applied(float(quantizer.scale()), *quantizer.bounds, -1 if size < 0 else 1)
         ctx.quantizer = quantizer
         ctx.save_for_backward(x)
+        if quantizer.fmt.is_float:
+            return (quantizer.integers(x) * ctx.used.step).to(x.dtype)
         return fake_quantize(wide(x), *ctx.used[:3]).to(x.dtype)
 
     @staticmethod

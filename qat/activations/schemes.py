@@ -11,6 +11,7 @@ from qat.activations.quantizer import ActivationQuantizer, Applied, wide
 from qat.kernels.geometry import MIN_SCALE
 from qat.kernels.sums import whole_mean, whole_sum
 from qat.recipe import DEFAULT, Recipe
+from workloads.activation import ActivationFormat
 from workloads.errors import InputError
 
 
@@ -47,8 +48,8 @@ class EwgsActivation(ActivationQuantizer):
     learned = "bound"
     delta: Tensor
 
-    def __init__(self, bits: int, fixed_step: float | None = None, source: str = "", recipe: Recipe = DEFAULT):
-        super().__init__(bits, fixed_step, source, recipe)
+    def __init__(self, fmt: ActivationFormat, source: str = "", recipe: Recipe = DEFAULT):
+        super().__init__(fmt, source, recipe)
         self.register_buffer("delta", torch.tensor(recipe.ewgs_factor))
 
     @property
@@ -95,18 +96,13 @@ class TokenQuantizer(ActivationQuantizer):
     is static can follow: `scale`, which export asks for, raises InputError.
     """
 
-    def __init__(self, bits: int, fixed_step: float | None = None, source: str = "", recipe: Recipe = DEFAULT):
-        if bits < 2:
-            raise InputError("recipe", ["activation = token: has a level for each sign: must have 2 bits or more"])
-        super().__init__(bits, None, source, recipe)
+    def __init__(self, fmt: ActivationFormat, source: str = "", recipe: Recipe = DEFAULT):
+        if fmt.bits < 2 or fmt.is_float:
+            raise InputError("recipe", [f"activation = token: {fmt.name}: must be an integer of 2 bits or more"])
+        super().__init__(fmt._replace(per="token"), source, recipe)
         self.register_parameter(self.learned, None)
         self.is_signed.fill_(True)
         self.is_calibrated.fill_(True)
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        high = 2 ** (self.bits - 1) - 1
-        return -high, high
 
     def scale(self) -> Tensor:
         reason = "has a step per token, and a chip's requantization is static (train with another Recipe.activation)"
@@ -151,6 +147,11 @@ ACTIVATIONS: dict[str, type[ActivationQuantizer]] = {  # by `Recipe.activation`
 }
 
 
-def make_activation(bits: int, source: str = "", recipe: Recipe = DEFAULT) -> ActivationQuantizer:
-    """The activation quantizer of a recipe, not calibrated yet."""
-    return ACTIVATIONS[recipe.activation](bits, None, source, recipe)
+def has_step_per_token(fmt: ActivationFormat, recipe: Recipe) -> bool:
+    return fmt.per == "token" or recipe.activation == "token"
+
+
+def make_activation(fmt: ActivationFormat, source: str = "", recipe: Recipe = DEFAULT) -> ActivationQuantizer:
+    """The activation quantizer of a format and a recipe, not calibrated yet."""
+    kind = "token" if has_step_per_token(fmt, recipe) else recipe.activation
+    return ACTIVATIONS[kind](fmt, source, recipe)

@@ -25,6 +25,7 @@ from qat.storage.freeze import freeze
 from qat.storage.frozen_file import save_frozen
 from qat.training.distill import Lessons, distill
 from qat.training.loop import Tick
+from workloads.activation import parse_activation
 from workloads.format import parse_format
 from workloads.networks.pretrained import efficientnet_lite0, minilm
 from workloads.plan import Plan
@@ -38,7 +39,7 @@ class Choice(NamedTuple):
     format: str
     method: Method = "nearest"
     recipe: str = "untrained"
-    activation_bits: int = 0  # 0: float
+    activation: str = ""  # empty: float
     steps: int = 0
     seed: int = SEED
 
@@ -60,7 +61,7 @@ def measured(choice: Choice, task: Task, progress: Progress = ALONE) -> dict[str
     eight = _baked(model, Plan.uniform(model, EIGHT_BITS, skip=[*_others(model, task.eight_bit)]))
     found: dict[str, Any] = {"weights": 0, "bytes": 0, "eight_weights": eight[0], "eight_bytes": eight[1]}
     if choice.format != FLOAT:
-        plan = Plan.uniform(model, choice.format, skip=task.eight_bit, activation_bits=choice.activation_bits or 8)
+        plan = Plan.uniform(model, choice.format, skip=task.eight_bit, activation=choice.activation or "int8")
         original = {name: model.get_submodule(name).get_parameter("weight").detach().clone() for name in plan.layers}
         quantize_as(model, plan, choice, task)
         if choice.steps:
@@ -69,9 +70,9 @@ def measured(choice: Choice, task: Task, progress: Progress = ALONE) -> dict[str
         if progress.weights:
             save_frozen(freeze(copy.deepcopy(model)), progress.weights, choice.recipe)
         unquantize(model, keep_values=True)
-    if choice.activation_bits:
+    if choice.activation:
         layers = [name for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
-        attach_inputs(model, dict.fromkeys(layers, choice.activation_bits), task.calibration[0][:1])
+        attach_inputs(model, dict.fromkeys(layers, parse_activation(choice.activation)), task.calibration[0][:1])
         calibrate(model, task.calibration)
     found |= task.measure(model.eval())
     if task.correct and not choice.steps:

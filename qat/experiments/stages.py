@@ -102,7 +102,7 @@ def _warm(stage: Stage, key: str, table: CostTable, seed: int) -> None:
 def supernet_of(stage: Stage, table: CostTable, seed: int, data: TrainingData) -> tuple[nn.Module, dict[str, Mixture]]:
     """The float network with a mixture in each layer, and these."""
     model = float_model(stage, seed)
-    how = {"bits": stage.study.activation_bits, "num_calibration": stage.study.train.calibration_images, "seed": seed}
+    how = {"activation": stage.study.activation, "num_calibration": stage.study.train.calibration_images, "seed": seed}
     mixtures = supernet(model, table.candidates(), data.train, **how)
     return model, mixtures
 
@@ -162,13 +162,13 @@ def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_
 def tryouts_of(stage: Stage, seed: int, data: TrainingData) -> Tryouts:
     """Plans on trial start from the seed's float network."""
     study, fresh = stage.study, partial(float_model, stage, seed)
-    plan = partial(plan_of, study.load_network(), activation_bits=study.activation_bits)
+    plan = partial(plan_of, study.load_network(), activation=study.activation)
     return tryouts(fresh, plan, data, study.train, seed, tick=stage.meter)
 
 
 def _goal(study: Study, target: Target) -> Goal:
     network, chip = study.load_network(), load_chip(target.choice.chip)
-    return Goal(network, chip, target.budgets, study.activation_bits, study.images_per_weight_load)
+    return Goal(network, chip, target.budgets, study.activation, study.images_per_weight_load)
 
 
 class Given(NamedTuple):

@@ -55,7 +55,7 @@ def table_for(study: Study, network: Network, chip: Chip) -> CostTable:
     """
     return build_table(
         network, chip, study.formats, fixed_formats=study.fixed_formats(network),
-        activation_bits=study.activation_bits, images_per_weight_load=study.images_per_weight_load,
+        activation=study.activation, images_per_weight_load=study.images_per_weight_load,
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def _random(study: Study, run: Path, target: stages.Target, seed: int) -> list[J
     network, budget_pj = study.load_network(), target.budgets.energy_pj
     columns = {"budget_fraction": target.fraction, "budget_pj": budget_pj}
     found = random_plans(target.table, budget_pj, study.random_plans, seed) if study.random_plans else []
-    plans = [plan_of(network, formats, study.activation_bits) for formats in found]
+    plans = [plan_of(network, formats, study.activation) for formats in found]
     given = [stages.Given("random", f"random {i}", plan, (target.choice,), columns) for i, plan in enumerate(plans)]
     return [stages.plan_job(study, run, one, seed) for one in given]
 
@@ -110,7 +110,7 @@ def _baseline(study: Study, tables: dict[str, CostTable], run: Path, fmt: str, s
     network = study.load_network()
     names = [layer.name for layer in network.layers]
     ends = dict.fromkeys((names[0], names[-1]), study.first_last) if study.first_last else {}
-    plan = Plan.uniform(network, fmt, rules=ends, activation_bits=study.activation_bits)
+    plan = Plan.uniform(network, fmt, rules=ends, activation=study.activation)
     chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
     kind: Kind = "uniform" if fmt.startswith("linear") else "all_vq"
     return [stages.plan_job(study, run, stages.Given(kind, f"uniform {fmt}", plan, chips), seed)] if chips else []

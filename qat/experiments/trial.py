@@ -24,6 +24,7 @@ from qat.training.checkpoint import load_checkpoint
 from qat.training.data import Split, TrainingData, training_data
 from qat.training.loop import Tick, score, train_float
 from qat.training.tune import tune
+from workloads.activation import ActivationName
 from workloads.errors import InputError, problems_of
 from workloads.format import parse_format
 from workloads.layer import Frozen
@@ -55,7 +56,7 @@ class Trial(Frozen):
     recipe: Annotated[str, AfterValidator(known_recipe)] = "default"
     seed: int = Field(default=0, ge=0, lt=2**31)
     rules: dict[str, str] = {}  # layers by name pattern -> a format of their own, or `float`
-    activation_bits: int = Field(default=8, ge=2, le=8)
+    activation: ActivationName = "int8"
     train: Training = Training()
 
     @property
@@ -73,7 +74,7 @@ class Trial(Frozen):
         skip = [pattern for pattern, fmt in self.rules.items() if fmt == FLOAT]
         rules = {pattern: fmt for pattern, fmt in self.rules.items() if fmt != FLOAT}
         try:
-            return Plan.uniform(model, self.format, skip, rules, activation_bits=self.activation_bits)
+            return Plan.uniform(model, self.format, skip, rules, activation=self.activation)
         except ValueError as error:
             raise InputError("rules", [str(error)]) from None
 
@@ -197,7 +198,7 @@ def _tuned(trial: Trial, folder: Path, data: TrainingData, model: nn.Module, tic
         values = [float(row[name]) for row in rows if name in row]
         if values:
             row[name] = sum(values) / len(values)
-    bits = {name: layer.activation_bits for name, layer in plan.layers.items()}
+    bits = {name: layer.activation for name, layer in plan.layers.items()}
     save_frozen(freeze(model), weights_path(folder, trial), trial.recipe, bits)
     checkpoint.unlink(missing_ok=True)
     return row

@@ -54,7 +54,7 @@ def quantize(  # noqa: PLR0913 (a front door: all but two are named)
         layers = _layers(model, plan)
         made = _quantizers(layers, plan, recipe, books or {}, seed)
         if example_input is not None:
-            attach_inputs(model, {name: plan.layers[name].activation_bits for name in layers}, example_input, recipe)
+            attach_inputs(model, {name: plan.layers[name].activation_format for name in layers}, example_input, recipe)
     except Exception:
         for attention in whole:
             if isinstance(attention, SplitAttention):

@@ -46,11 +46,11 @@ class Goal(NamedTuple):
     network: Network
     chip: Chip
     budgets: Budgets
-    activation_bits: int = 8
+    activation: str = "int8"
     images_per_weight_load: float | None = None
 
     def plan(self, formats: Assignment) -> Plan:
-        return plan_of(self.network, formats, self.activation_bits)
+        return plan_of(self.network, formats, self.activation)
 
     def fits(self, formats: Assignment) -> bool:
         """Budgets are hard: a plan fits if the whole simulation says so, contention included."""
@@ -63,9 +63,9 @@ class Goal(NamedTuple):
         return all(bound is None or cost <= bound for cost, bound in zip(costs, self.budgets, strict=True))
 
 
-def plan_of(network: Network, formats: Assignment, activation_bits: int = 8) -> Plan:
+def plan_of(network: Network, formats: Assignment, activation: str = "int8") -> Plan:
     """The plan with these formats per layer, and one format of activations for all."""
-    layers = {name: LayerPlan(format=fmt, activation_bits=activation_bits) for name, fmt in formats.items()}
+    layers = {name: LayerPlan(format=fmt, activation=activation) for name, fmt in formats.items()}
     return Plan(network=network.name, layers=layers)
 
 

@@ -27,6 +27,7 @@ from qat.planning.aim import Aim, Budgets
 from qat.planning.selection import Judge, Room, select
 from qat.training.data import Split, TrainingData, batches
 from qat.training.loop import Schedule, Steps, Tick, cycle, fit, score, silent, step_on, task_loss
+from workloads.activation import parse_activation
 
 ARCH_EVERY = 3  # weight steps between two architecture steps
 PAUSE_EVERY = 50  # steps: what a killed search has to do again
@@ -64,7 +65,7 @@ class SearchResult(NamedTuple):
 
 def supernet(
     model: nn.Module, candidates: Mapping[str, Sequence[str]], part: Split, *,
-    bits: int, num_calibration: int, seed: int,
+    activation: str, num_calibration: int, seed: int,
 ) -> dict[str, Mixture]:  # fmt: skip
     """Put mixtures and activation quantizers on a float model, in place: layer -> its mixture.
 
@@ -72,8 +73,9 @@ def supernet(
     """
     calibration = part.images(slice(0, num_calibration))
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    attach_inputs(model, dict.fromkeys(candidates, bits), calibration[:1])
-    calibrate(model, calibration, input_step=part.input_step(bits))
+    fmt = parse_activation(activation)
+    attach_inputs(model, dict.fromkeys(candidates, fmt), calibration[:1])
+    calibrate(model, calibration, input_step=part.input_step(fmt))
     return relax(model, candidates, seed=seed)
 
 

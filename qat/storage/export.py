@@ -135,7 +135,10 @@ def _real(tensor: Tensor) -> NDArray[np.float64]:
 
 def _grid(quantizer: nn.Module) -> Grid:
     assert isinstance(quantizer, ActivationQuantizer)
-    return Grid(step=float(quantizer.scale()), bits=quantizer.bits, signed=bool(quantizer.is_signed))
+    if quantizer.fmt.is_float:
+        reason = f"{quantizer.fmt.name}: an exported network has integers of one step between its layers"
+        raise InputError("activations", [f"{quantizer.source}: {reason} (train with int8)"])
+    return Grid(step=float(quantizer.scale()), bits=quantizer.fmt.bits, signed=bool(quantizer.is_signed))
 
 
 def _logits_grid(real: RealLayer, x: Grid) -> Grid:

@@ -18,16 +18,17 @@ from qat.activations.inputs import attach_inputs
 from qat.modules.layers import FORMAT, is_frozen, output_first
 from qat.recipe import RECIPES
 from qat.storage.freeze import STORED, stored
+from workloads.activation import parse_activation
 from workloads.errors import InputError
 from workloads.format import parse_format
 from workloads.store import write_atomically
 
 
-def save_frozen(model: nn.Module, path: Path, recipe: str, activation_bits: dict[str, int] | None = None) -> None:
-    """Write a frozen model. `activation_bits` of its layers if their inputs are quantized, too."""
+def save_frozen(model: nn.Module, path: Path, recipe: str, activations: dict[str, str] | None = None) -> None:
+    """Write a frozen model. `activations`: layer -> format of its inputs, if they are quantized, too."""
     layers = {name: module for name, module in model.named_modules(remove_duplicate=False) if is_frozen(module)}
     header = {"formats": {name: getattr(module, FORMAT).name for name, module in layers.items()},
-              "activation_bits": activation_bits or {}, "recipe": recipe}  # fmt: skip
+              "activations": activations or {}, "recipe": recipe}  # fmt: skip
     decoded = {f"{name}.weight" for name in layers}
     tensors = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items() if name not in decoded}
     write_atomically(path, save(tensors, {"cimsim": json.dumps(header, sort_keys=True)}))
@@ -43,9 +44,10 @@ def load_frozen(model: nn.Module, path: Path, example_input: Tensor | None = Non
     try:
         for name, fmt in header["formats"].items():
             _freeze(model.get_submodule(name), fmt, _of_layer(tensors, name))
-        if header["activation_bits"]:
+        if header["activations"]:
             assert example_input is not None, "inputs are quantized: an example_input is needed"
-            attach_inputs(model, header["activation_bits"], example_input, RECIPES[header["recipe"]])
+            inputs = {name: parse_activation(fmt) for name, fmt in header["activations"].items()}
+            attach_inputs(model, inputs, example_input, RECIPES[header["recipe"]])
         decoded = {f"{name}.weight": model.get_submodule(name).weight for name in header["formats"]}
         model.load_state_dict(tensors | decoded)
     except (AttributeError, KeyError, RuntimeError, ValueError, AssertionError) as error:

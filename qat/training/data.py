@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workloads.activation import ActivationFormat
 from workloads.data.datasets import load
 from workloads.data.parts import parts_of
 
@@ -30,9 +31,10 @@ class Split(NamedTuple):
     def is_bytes(self) -> bool:
         return self.x.dtype == torch.uint8
 
-    def input_step(self, bits: int) -> float | None:
-        """8 bits hold bytes exactly; any other input's step is calibrated."""
-        return 1 / 255 if self.is_bytes and bits == 8 else None
+    def input_step(self, fmt: ActivationFormat) -> float | None:
+        """8 bits without a sign hold bytes exactly; any other input's step is calibrated."""
+        holds_bytes = fmt.bounds(is_signed=False) == (0, 255) and fmt.sign != "signed"
+        return 1 / 255 if self.is_bytes and holds_bytes else None
 
 
 class TrainingData(NamedTuple):

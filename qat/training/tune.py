@@ -86,8 +86,8 @@ def prepare(model: nn.Module, plan: Plan, data: TrainingData, settings: Training
     """Quantize weights and activations, with steps from the calibration images."""
     calibration = data.train.images(slice(0, settings.calibration_images))
     quantize(model, plan, recipe=recipe, example_input=calibration[:1], seed=seed)
-    bits = max(choice.activation_bits for choice in plan.layers.values())
-    calibrate(model, calibration, input_step=data.train.input_step(bits))
+    widest = max((choice.activation_format for choice in plan.layers.values()), key=lambda fmt: fmt.bits)
+    calibrate(model, calibration, input_step=data.train.input_step(widest))
     if recipe.linear == "ewgs":
         ewgs.match_outputs(model, calibration)
 

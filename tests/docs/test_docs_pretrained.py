@@ -115,7 +115,7 @@ def test_float_and_activations_and_training():
     task = small_task()
     none = measured(Row("", FLOAT).choice, task)
     assert (none["weights"], none["bytes"]) == (0, 0) and none["kl"] < 1e-3
-    weights_only, with_inputs = (measured(Row("", "linear-2", activation_bits=bits).choice, task) for bits in (0, 2))
+    weights_only, with_inputs = (measured(Row("", "linear-2", activation=fmt).choice, task) for fmt in ("", "int2"))
     assert with_inputs["kl"] != weights_only["kl"] and with_inputs["bytes"] == weights_only["bytes"]
     trained = measured(Row("", "linear-2", steps=30).choice, task)
     assert trained["untrained"]["kl"] == pytest.approx(weights_only["corrected"]["kl"], rel=1e-3)

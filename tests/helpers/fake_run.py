@@ -138,7 +138,7 @@ def _row(path: Path, name: tuple[str, str, str, int], plan: dict[str, str], nois
             "layers": {
                 layer: {
                     "format": fmt,
-                    "activation_bits": 8,
+                    "activation": "int8",
                     "dataflow": "decode" if "vq" in fmt else "stationary",
                 }
                 for layer, fmt in plan.items()

@@ -14,6 +14,7 @@ from qat.activations.clipping import STEPS
 from qat.activations.schemes import ACTIVATIONS, EwgsActivation, make_activation
 from qat.recipe import Recipe, parse_recipe
 from qat.schemes import make_quantizer
+from workloads.activation import whole_number
 from workloads.format import parse_format
 
 WEIGHTS = [
@@ -57,7 +58,8 @@ def of_shape(fmt: str, *shape: int) -> str:
 def of_activation(name: str, calibration: str) -> str:
     """Calibrated, used forward and backward, with the delta of EWGS where it has one."""
     x = torch.randn(64, 4096, generator=torch.Generator().manual_seed(4))
-    quantizer = make_activation(4, recipe=Recipe.model_validate({"activation": name, "calibration": calibration}))
+    recipe = Recipe.model_validate({"activation": name, "calibration": calibration})
+    quantizer = make_activation(whole_number(4), recipe=recipe)
     quantizer.calibrate(x)
     x, upstream = x.requires_grad_(), torch.sin(x.detach() * 100)
     value = quantizer(x)

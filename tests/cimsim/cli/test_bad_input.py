@@ -73,7 +73,7 @@ STUDY_PROBLEMS = [
     ("train.batch", 5000, "train.batch = 5000: must be <= 119, the smallest part of digits"),
     ("train.float_lr", -0.1, "train.float_lr = -0.1: Input should be greater than 0"),
     ("images_per_weight_load", 0, "images_per_weight_load = 0: Input should be greater than or equal to 1"),
-    ("activation_bits", 9, "activation_bits = 9: Input should be less than or equal to 8"),
+    ("activation", "int9", "activation = 'int9': must be an activation format (int2 to int8"),
     ("workers", 0, "workers = 0: Input should be greater than or equal to 1"),
 ]
 
@@ -273,8 +273,8 @@ def test_a_plan_for_another_network(capsys, plan):
         ('"fc"', '"fc9"', "layers.fc: missing"),
         ("linear-4", "linear-44", "layers.conv1.format = 'linear-44': format 'linear-44': bits = 44: must be 1 to 8"),
         ('"auto"', '"systolic"', "dataflow = 'systolic': Input should be 'auto', 'stationary', 'decode' or 'lookup'"),
-        ('"activation_bits": 8', '"activation_bits": 9', "layers.conv1.activation_bits = 9: Input should be less than"),
-        ('"format"', '"fmt"', "layers.conv1.fmt: unknown key (known: format, activation_bits"),
+        ('"activation": "int8"', '"activation": "int9"', "layers.conv1.activation = 'int9': must be an activation"),
+        ('"format"', '"fmt"', "layers.conv1.fmt: unknown key (known: format, activation"),
         ("}", "", "Invalid JSON"),
     ],
 )

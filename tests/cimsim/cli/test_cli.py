@@ -194,7 +194,7 @@ def test_ctrl_c_is_told_in_a_line(tmp_path):
     program = (
         "import os, signal, sys\nsys.argv[0] = 'cimsim'\nfrom cimsim.cli import main\nfrom cimsim.engine import whole\n"
         "def wait(*_, **__): os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
-        "whole.simulate_timeline = wait\nmain.main()"
+        "whole.simulate = wait\nmain.main()"
     )
     process = start(
         tmp_path, "simulate", "lenet5", program=program,

@@ -95,10 +95,10 @@ def test_plans_that_a_search_found_are_swept_too(tmp_path, monkeypatch, capsys):
 
 
 def test_layers_whose_format_is_fixed_stay_so(tmp_path):
-    study = STUDY.model_copy(update={"first_last": "linear-8", "activation_bits": 4})
+    study = STUDY.model_copy(update={"first_last": "linear-8", "activation": "int4"})
     plan = next(cell.plan for cell in cells(study, tmp_path) if cell.label == "uniform linear-4")
     assert [choice.format for choice in plan.layers.values()] == ["linear-8", "linear-4", "linear-8"]
-    assert {choice.activation_bits for choice in plan.layers.values()} == {4}
+    assert {choice.activation for choice in plan.layers.values()} == {"int4"}
 
 
 def test_a_killed_sweep_leaves_no_process_and_goes_on(tmp_path):

@@ -84,7 +84,7 @@ def test_a_longer_share_of_images_costs_less(tables):
 
 
 def test_fewer_activation_bits_cost_less(tables):
-    table = build_table(LENET, load_chip("isaac"), ("linear-8", "linear-4"), activation_bits=4)
+    table = build_table(LENET, load_chip("isaac"), ("linear-8", "linear-4"), activation="int4")
     assert (table.energy_pj < tables["isaac"].energy_pj[:, :2]).all()
 
 

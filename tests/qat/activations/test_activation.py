@@ -19,6 +19,7 @@ from qat.recipe import RECIPES, Recipe
 from qat.storage.export import export
 from tests.helpers.gradients import gradients
 from tests.helpers.trained_digits import DATA, network, trained
+from workloads.activation import FP8, ActivationFormat, parse_activation, whole_number
 from workloads.errors import InputError
 from workloads.networks.zoo import build, example_input
 from workloads.plan import LayerPlan, Plan
@@ -33,7 +34,7 @@ def samples(is_signed: bool, shape: tuple[int, ...] = (6, 50), seed: int = 0) ->
 
 
 def calibrated(name: str, bits: int, x: Tensor, **fields) -> ActivationQuantizer:
-    quantizer = make_activation(bits, recipe=Recipe.model_validate({"activation": name, **fields}))
+    quantizer = make_activation(whole_number(bits), recipe=Recipe.model_validate({"activation": name, **fields}))
     quantizer.calibrate(x)
     return quantizer
 
@@ -140,7 +141,7 @@ def test_half_precision_is_quantized_as_single_precision_is(name, dtype):
 def test_each_token_has_the_step_of_its_largest_value(shape):
     x = samples(True, shape) * torch.logspace(-3, 3, shape[-2])[:, None]
     x[0, ..., :] = 0
-    quantizer = make_activation(4, recipe=RECIPES["token"])
+    quantizer = make_activation(whole_number(4), recipe=RECIPES["token"])
     value = quantizer(x)  # needs no calibration
     for token, quantized in zip(x.reshape(-1, shape[-1]), value.reshape(-1, shape[-1]), strict=True):
         step = token.abs().max() / 7
@@ -155,11 +156,12 @@ def test_each_token_has_the_step_of_its_largest_value(shape):
 
 def test_no_chip_has_a_step_per_token():
     with pytest.raises(InputError, match=r"fc\.input: has a step per token, and a chip's requantization is static"):
-        TokenQuantizer(8, source="fc.input").scale()
-    with pytest.raises(InputError, match="must have 2 bits or more"):
-        TokenQuantizer(1)
+        TokenQuantizer(whole_number(8), source="fc.input").scale()
+    with pytest.raises(InputError, match="int1: must be an integer of 2 bits or more"):
+        TokenQuantizer(whole_number(1))
+    formats = dict.fromkeys(("conv1", "conv2", "fc"), whole_number(8))
     with pytest.raises(InputError, match=r"layers\.conv1 is a Conv2d, .*must be Linear layers"):
-        attach_inputs(trained(), {"conv1": 8, "conv2": 8, "fc": 8}, torch.zeros(1, 1, 8, 8), RECIPES["token"])
+        attach_inputs(trained(), formats, torch.zeros(1, 1, 8, 8), RECIPES["token"])
 
 
 def test_a_step_per_token_is_not_exported():
@@ -223,7 +225,7 @@ def test_samples_that_are_all_equal_have_a_step_too(name, calibration, value):
 
 @pytest.mark.parametrize("name", STATIC)
 def test_a_fixed_step_survives_calibration(name):
-    quantizer = make_activation(8, recipe=Recipe.model_validate({"activation": name}))
+    quantizer = make_activation(whole_number(8), recipe=Recipe.model_validate({"activation": name}))
     quantizer.freeze(1 / 255)
     quantizer.calibrate(torch.arange(100) / 255)
     images = torch.arange(256) / 255
@@ -237,8 +239,8 @@ def test_the_exported_integers_are_those_of_the_model(name):
     plan = Plan.uniform(network(), "linear-8")
     model = quantize(trained(), plan)
     recipe = Recipe.model_validate({"activation": name})
-    attach_inputs(model, dict.fromkeys(plan.layers, 8), torch.zeros(1, 1, 8, 8), recipe)
-    calibrate(model, DATA.train.images(slice(0, 128)), input_step=DATA.train.input_step(8))
+    attach_inputs(model, dict.fromkeys(plan.layers, whole_number(8)), torch.zeros(1, 1, 8, 8), recipe)
+    calibrate(model, DATA.train.images(slice(0, 128)), input_step=DATA.train.input_step(whole_number(8)))
     assert {type(q) for q in activation_quantizers(model).values()} == {ACTIVATIONS[name]}
     artifact = export(model.eval(), plan, torch.zeros(1, 1, 8, 8))
     x = DATA.validation.x.numpy()
@@ -247,12 +249,12 @@ def test_the_exported_integers_are_those_of_the_model(name):
     assert (run(artifact, x).argmax(1) == logits.argmax(1).numpy()).mean() > 0.99
 
 
-def transformer() -> tuple[nn.Module, Tensor, dict[str, int]]:
+def transformer() -> tuple[nn.Module, Tensor, dict[str, ActivationFormat]]:
     """A network that cannot be traced, its input, and its linear layers and embeddings."""
     model, ids = build("text_transformer", 0), example_input("text_transformer").repeat(6, 1)
     ids[:, :5] = torch.arange(30).view(6, 5) + 2
     kinds = (nn.Linear, nn.Embedding)
-    return model, ids, {name: 6 for name, module in model.named_modules() if isinstance(module, kinds)}
+    return model, ids, {name: whole_number(6) for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 @pytest.mark.parametrize("name", ["lsq", "pact", "ewgs", "token"])
@@ -307,10 +309,57 @@ def test_further_arguments_of_a_layer_pass():
     """A transposed convolution takes the size of its output."""
     model, x = nn.ConvTranspose1d(3, 2, 3, stride=2), samples(True, (2, 3, 7))
     quantize(model_ := nn.ModuleDict({"up": model}), Plan(network="up", layers={"up": LayerPlan(format="linear-4")}))
-    attach_inputs(model_, {"up": 4}, x)
+    attach_inputs(model_, {"up": whole_number(4)}, x)
     quantizer = activation_quantizers(model_)["up.input"]
     quantizer.calibrate(x)
     assert model(x, [16]).shape == (2, 2, 16)
     with torch.no_grad():
         expected = nn.functional.conv_transpose1d(quantizer(x), model.weight, model.bias, 2, output_padding=1)
     torch.testing.assert_close(model(x, [16]).detach(), expected)
+
+
+def test_fp8_rounds_as_torch_does():
+    """To the nearest number of e4m3, ties to even, from the least subnormal to the largest number."""
+    quantizer = make_activation(FP8)
+    x = torch.cat([torch.linspace(-460, 460, 40_001), torch.logspace(-12, 8, 4_001, base=2)])
+    quantizer.freeze(2.0**-9)
+    found = quantizer.integers(x) * 2.0**-9
+    assert torch.equal(found, x.clamp(-448, 448).to(torch.float8_e4m3fn).float())
+    assert quantizer.is_signed and quantizer.bounds == (-448 * 512, 448 * 512)
+
+
+def test_fp8_keeps_relative_errors_small_and_passes_gradients():
+    x = torch.randn(4, 500, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    quantizer = make_activation(FP8)
+    quantizer.calibrate(x.detach())
+    y = quantizer(x)
+    normal = x.abs() > quantizer.scale() * 8
+    assert ((y - x).abs()[normal] <= x.abs()[normal] / 16 * (1 + 1e-6)).all()
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
+    expected = (y / quantizer.scale() - x / quantizer.scale()).sum() / (500 * 448 * 512) ** 0.5
+    torch.testing.assert_close(quantizer.size.grad, expected.detach(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "is_signed"), [("int4-signed", True), ("int4-unsigned", False), ("int4", False)])
+def test_a_format_may_fix_the_sign(name, is_signed):
+    quantizer = make_activation(parse_activation(name))
+    quantizer.calibrate(torch.rand(100))
+    assert bool(quantizer.is_signed) is is_signed
+    quantizer.calibrate(torch.rand(100) - 0.5)
+    assert bool(quantizer.is_signed) is (name != "int4-unsigned")
+
+
+def test_a_plan_may_ask_for_a_step_per_token():
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    quantize(model, Plan.uniform(model, "linear-4", activation="int8-token"), example_input=torch.zeros(1, 6))
+    assert all(isinstance(one, TokenQuantizer) for one in activation_quantizers(model).values())
+
+
+def test_floats_between_layers_are_not_exported():
+    model = nn.Sequential(nn.Linear(6, 3))
+    plan = Plan.uniform(model, "linear-4", activation=FP8.name)
+    quantize(model, plan, example_input=torch.zeros(1, 6))
+    calibrate(model, torch.randn(8, 6))
+    with pytest.raises(InputError, match="fp8-e4m3: an exported network has integers"):
+        export(model.eval(), plan, torch.zeros(1, 6))

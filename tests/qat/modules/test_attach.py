@@ -95,13 +95,13 @@ def test_every_new_parameter_is_the_models_and_gets_a_gradient():
 
 
 def test_activation_quantizers_belong_to_source_tensors():
-    plan = Plan.uniform(network(), "linear-4", activation_bits=6)
+    plan = Plan.uniform(network(), "linear-4", activation="int6")
     layers = dict(plan.layers)
-    layers["second"] = layers["second"].model_copy(update={"activation_bits": 4})
+    layers["second"] = layers["second"].model_copy(update={"activation": "int4"})
     model = quantize(Residual(), plan.model_copy(update={"layers": layers}), example_input=EXAMPLE)
     found = activation_quantizers(model)
     # `first` feeds `second` (4 bits); `second` feeds only the add, so it has the most bits of all
-    assert {name: quantizer.bits for name, quantizer in found.items()} == {
+    assert {name: quantizer.fmt.bits for name, quantizer in found.items()} == {
         "input": 6, "first": 4, "second": 6, "add": 6,
     }  # fmt: skip
     seen: list[Tensor] = []
@@ -232,7 +232,7 @@ def test_a_refused_plan_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.MultiheadAttention(8, 2), Loose())
     held = dict(model.named_parameters())
     plan = Plan.uniform(model, "linear-4", rules={"1.first": "d4-q4"})
-    with pytest.raises(InputError, match="recipe: activation = token"):
+    with pytest.raises(InputError, match="recipe: a step per token"):
         quantize(model, plan, example_input=EXAMPLE, recipe=RECIPES["token"])
     assert type(model[0]) is nn.MultiheadAttention and not quantizers(model)
     assert dict(model.named_parameters()).keys() == held.keys()

@@ -260,7 +260,7 @@ def test_quantized_activations_are_seen_by_every_projection_in_evaluation_too():
     """Torch's fused path would go round the quantizers of inputs."""
     torch.manual_seed(0)
     model, x = nn.TransformerEncoderLayer(E, HEADS, 24, 0.0, batch_first=True), torch.randn(N, L, E)
-    quantize(model, Plan.uniform(model, "linear-4", activation_bits=2), example_input=x[:1])
+    quantize(model, Plan.uniform(model, "linear-4", activation="int2"), example_input=x[:1])
     calibrate(model, x)
     readers = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "linear1", "linear2"}
     assert set(activation_quantizers(model)) == {f"{name}.input" for name in readers}

@@ -14,6 +14,7 @@ from qat.kernels.linear import dot
 from qat.modules.mixture import Mixture
 from qat.schemes import Quantizer, make_quantizer
 from tests.helpers.gradients import gradients
+from workloads.activation import whole_number
 from workloads.errors import RunError
 from workloads.format import parse_format
 
@@ -120,7 +121,7 @@ def test_the_product_of_two_weights_is_the_twins(shape):
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_activation_gradients_are_lsqs(bits):
-    quantizer, x = ActivationQuantizer(bits), torch.randn(6, 3, 5)
+    quantizer, x = ActivationQuantizer(whole_number(bits)), torch.randn(6, 3, 5)
     quantizer.calibrate(x)
     low, high = quantizer.bounds
     assert (low, high) == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -136,7 +137,8 @@ def test_activation_gradients_are_lsqs(bits):
 
 
 def test_bytes_over_255_pass_exactly():
-    quantizer, images = ActivationQuantizer(8, fixed_step=1 / 255), torch.arange(256) / 255
+    quantizer, images = ActivationQuantizer(whole_number(8)), torch.arange(256) / 255
+    quantizer.freeze(1 / 255)
     quantizer.calibrate(images[:100])
     assert torch.equal(quantizer.integers(images), torch.arange(256.0))
     assert not quantizer.step.requires_grad and quantizer.bounds == (0, 255)
@@ -144,7 +146,7 @@ def test_bytes_over_255_pass_exactly():
 
 def test_calibration_finds_a_step_near_the_best():
     x = torch.randn(20_000, generator=torch.Generator().manual_seed(0)).relu()
-    quantizer = ActivationQuantizer(4)
+    quantizer = ActivationQuantizer(whole_number(4))
     quantizer.calibrate(x)
     error = (quantizer(x).detach() - x).square().mean()
     for times in (0.8, 1.25):
@@ -156,7 +158,7 @@ def test_calibration_finds_a_step_near_the_best():
 
 
 def test_activations_need_calibration_on_finite_samples():
-    quantizer = ActivationQuantizer(8)
+    quantizer = ActivationQuantizer(whole_number(8))
     with pytest.raises(RunError, match="calibrate the model first"):
         quantizer(torch.ones(3))
     with pytest.raises(ValueError, match="must be finite"):

@@ -18,6 +18,7 @@ from qat.schemes.ewgs import EwgsQuantizer
 from qat.training.ewgs import curvatures, match_outputs, update_deltas
 from tests.helpers.gradients import gradients
 from tests.qat.schemes.test_linear import make
+from workloads.activation import whole_number
 from workloads.format import parse_format
 from workloads.plan import LayerPlan, Plan
 
@@ -88,9 +89,9 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 5))
 
 
-def quantized(fmt: str, recipe: Recipe = EWGS, activation_bits: int = 4) -> tuple[nn.Module, Tensor]:
+def quantized(fmt: str, recipe: Recipe = EWGS, activation: str = "int4") -> tuple[nn.Module, Tensor]:
     model, x = network(), torch.randn(12, 2, 6, 6, generator=torch.Generator().manual_seed(4))
-    layer = LayerPlan(format=fmt, activation_bits=activation_bits)
+    layer = LayerPlan(format=fmt, activation=activation)
     quantize(model, Plan(network="net", layers={"0": layer, "3": layer}), recipe=recipe)
     return model, x
 
@@ -98,7 +99,7 @@ def quantized(fmt: str, recipe: Recipe = EWGS, activation_bits: int = 4) -> tupl
 @pytest.mark.parametrize("fmt", ["linear-2-odd-t", "linear-2-odd"])
 def test_output_scales_keep_the_mean_size_of_a_layers_outputs(fmt):
     (model, x), floats = quantized(fmt), network()
-    bits = dict.fromkeys(("0", "3"), 4)
+    bits = dict.fromkeys(("0", "3"), whole_number(4))
     attach_inputs(model, bits, x[:1], EWGS)
     calibrate(model, x)
     match_outputs(model, x)
@@ -148,7 +149,7 @@ def test_deltas_are_trace_over_three_deviations_of_the_gradient():
 
 def test_deltas_of_weights_and_activations_follow_a_network_and_leave_all_else():
     model, x = quantized("linear-2-odd")
-    attach_inputs(model, dict.fromkeys(("0", "3"), 4), x[:1], EWGS)
+    attach_inputs(model, dict.fromkeys(("0", "3"), whole_number(4)), x[:1], EWGS)
     calibrate(model, x)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     labels = torch.arange(12) % 5

@@ -196,7 +196,7 @@ def test_depthwise_signed_pooled_and_dead_channels():
     torch.manual_seed(0)
     model = Mobile()
     network = capture(model, real(x[:1]), "mobile")
-    plan = Plan.uniform(network, "linear-8", activation_bits=6)
+    plan = Plan.uniform(network, "linear-8", activation="int6")
     model = quantized(model, plan, x)
     with torch.no_grad():
         model.bn2.weight[0], model.bn2.bias[0] = 0.0, 0.7

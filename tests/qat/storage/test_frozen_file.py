@@ -29,7 +29,7 @@ def test_a_file_gives_the_same_network(network, fmt, with_inputs, tmp_path):
     if with_inputs:
         calibrate(model, x)
     nbytes = stored_bytes(model.eval())
-    bits = {name: layer.activation_bits for name, layer in plan.layers.items()} if with_inputs else {}
+    bits = {name: layer.activation for name, layer in plan.layers.items()} if with_inputs else {}
     save_frozen(freeze(model), tmp_path / "model.safetensors", "untrained", bits)
     again = load_frozen(build(network, 2), tmp_path / "model.safetensors", x).eval()
     found = again.state_dict()

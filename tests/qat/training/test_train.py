@@ -22,6 +22,7 @@ from qat.training.checkpoint import load_checkpoint
 from qat.training.data import Split, batches, training_data
 from qat.training.loop import one_cycle, score, set_rate, step_on, task_loss, train_float
 from tests.helpers.trained_digits import DATA, SETTINGS, same_state, trained
+from workloads.activation import whole_number
 from workloads.data.datasets import Dataset
 from workloads.errors import InputError, RunError
 from workloads.networks.zoo import build
@@ -96,9 +97,9 @@ def test_bytes_become_the_unit_interval_and_floats_stay():
     x = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
     part = Split(x, torch.zeros(4))
     assert torch.equal(part.images(slice(0, 4)) * 255, x.float())
-    assert (part.input_step(8), part.input_step(4)) == (1 / 255, None)
+    assert (part.input_step(whole_number(8)), part.input_step(whole_number(4))) == (1 / 255, None)
     floats = Split(torch.randn(4, 1, 8, 8), part.y)
-    assert torch.equal(floats.images(slice(1, 3)), floats.x[1:3]) and floats.input_step(8) is None
+    assert torch.equal(floats.images(slice(1, 3)), floats.x[1:3]) and floats.input_step(whole_number(8)) is None
 
 
 # Steps.

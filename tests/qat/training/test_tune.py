@@ -101,11 +101,11 @@ def test_one_seed_gives_the_same_bytes_and_another_other_ones(tmp_path):
 def test_the_plan_is_held_layer_by_layer_and_bit_by_bit():
     """The first and the last layer stay in the format they are held in; activations have the plan's bits."""
     plan = Plan.uniform(
-        network(), "linear-2", rules=dict.fromkeys((LAYERS[0], LAYERS[-1]), "linear-8"), activation_bits=6
+        network(), "linear-2", rules=dict.fromkeys((LAYERS[0], LAYERS[-1]), "linear-8"), activation="int6"
     )
     model, _ = tuned(plan.model_dump_json())
     assert [quantizers(model)[name].fmt.name for name in LAYERS] == ["linear-8", "linear-2", "linear-8"]
-    assert {q.bits for q in activation_quantizers(model).values()} == {6}
+    assert {q.fmt.bits for q in activation_quantizers(model).values()} == {6}
     levels = [len(np.unique(model.get_submodule(name).get_parameter("parametrizations.weight.original")
                             .detach().numpy())) for name in LAYERS]  # fmt: skip
     assert min(levels) > 50  # the latent weights are no codes
@@ -149,7 +149,7 @@ def moved(recipe: str, plan: Plan, **changes) -> nn.Module:
 
 
 def test_deltas_of_ewgs_follow_the_hessian_where_the_recipe_says_so():
-    plan = Plan.uniform(network(), "linear-2-odd", activation_bits=3)
+    plan = Plan.uniform(network(), "linear-2-odd", activation="int3")
     owners = {
         recipe: [m for m in moved(recipe, plan).modules() if isinstance(m, EwgsQuantizer | EwgsActivation)]
         for recipe in ("ewgs", "ewgs-hessian")
