@@ -347,7 +347,7 @@ def show_exported(found: Exported, json: bool) -> None:
 
 def _accuracies(found: Exported) -> list[tuple[str, str]]:
     rows = [("integers without arrays", _percent(found.ideal_accuracy)), ("arrays", _percent(found.array_accuracy))]
-    if drawn := found.drawn:
+    if drawn := found.drawn_accuracy:
         mean = _percent(sum(drawn) / len(drawn))
         rows += [(f"cells `{found.cells}`, mean of {len(drawn)} draws", mean), ("worst draw", _percent(min(drawn)))]
     return rows

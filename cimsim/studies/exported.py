@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
-
 from cimsim.chip.numbers import array_numbers
 from cimsim.chip.reading import load_chip
 from cimsim.integer import artifact as artifacts
@@ -18,7 +16,7 @@ from workloads.layer import Frozen
 
 
 class Exported(Frozen):
-    """What one file is worth on one chip; costs are those of one image. `drawn`: accuracies on cells that are real."""
+    """What one file is worth on one chip; costs are those of one image."""
 
     network: str
     plan: str
@@ -32,7 +30,7 @@ class Exported(Frozen):
     ideal_accuracy: float  # of integers without arrays
     array_accuracy: float  # through arrays whose cells are ideal
     cells: str
-    drawn: list[float] = Field(default=[], description="accuracies")
+    drawn_accuracy: list[float] = []  # on cells that are real, of each draw
 
 
 def measure_file(path: Path, chip_name: str, data: str | None, asked: Asked) -> Exported:
@@ -56,5 +54,5 @@ def measure_file(path: Path, chip_name: str, data: str | None, asked: Asked) -> 
         bits_per_weight=artifact.plan.bits(artifact.network).bits_per_weight, energy_pj=found.report.energy_pj,
         latency_ns=found.report.latency_ns, interval_ns=found.report.interval_ns,
         ideal_accuracy=found.ideal_accuracy, array_accuracy=found.array_accuracy,
-        cells=asked.title, drawn=drawn,
+        cells=asked.title, drawn_accuracy=drawn,
     )  # fmt: skip

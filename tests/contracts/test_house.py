@@ -31,14 +31,13 @@ UNITS = re.compile(
 )
 PURE = {
     *("step", "slope", "exponent", "temperature", "tolerance", "momentum", "ema_momentum", "sign", "shift"),
-    *("learning_rate", "weight_decay", "sigma", "low", "high", "x", "y", "multipliers"),
+    *("learning_rate", "weight_decay", "sigma", "low", "high", "x", "y", "multipliers", "vary"),
     # In the unit of the thing they speak of, or exponents of an objective.
-    *("Change.before", "Change.after", "CheckPoint.value", "Assumption.nominal", "Stated.at", "ChipChoice.vary"),
+    *("Change.before", "Change.after", "CheckPoint.value", "Assumption.nominal", "Stated.at"),
     *(
         "Multipliers.energy",
         "Multipliers.latency",
         "Multipliers.area",
-        "Tried.vary",
         "Target.value",
         "Target.band",
         "Unit.size",

@@ -66,7 +66,7 @@ def test_costs_and_accuracies_without_torch(file):
     found, artifact, data = json.loads(done.out), load(file), load_data("digits")
     assert found["ideal_accuracy"] == accuracy(artifact, data.test_x[:100], data.test_y[:100]) > 0.8
     assert found["array_accuracy"] == found["ideal_accuracy"]
-    assert len(found["drawn"]) == 2 and found["images"] == 100
+    assert len(found["drawn_accuracy"]) == 2 and found["images"] == 100
     report = simulate(artifact.network, load_chip("isaac"), artifact.plan)
     assert found["latency_ns"] == report.latency_ns
     assert 0.3 * report.energy_pj < found["energy_pj"] < 3 * report.energy_pj  # of its own data, not half of all bits
