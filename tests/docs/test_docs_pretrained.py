@@ -16,7 +16,16 @@ from docs.made import figures, pretrained
 from docs.made.pretrained import ROWS, TRAINED, Row, block, result_path, rows_of, run
 from qat.experiments import tasks
 from qat.experiments.pretrained import change, measured, wilson
-from qat.experiments.tasks import SPLITS, TRAIN_PHOTOS, Task, agreement, embeddings, fit_probes, moments, split_photos
+from qat.experiments.tasks import (
+    SPLITS,
+    TRAIN_PHOTOS,
+    PublishedTask,
+    agreement,
+    embeddings,
+    fit_probes,
+    moments,
+    split_photos,
+)
 from qat.experiments.trial import FLOAT
 from workloads.data.files import Packaged
 from workloads.errors import InputError
@@ -75,7 +84,7 @@ class Net(nn.Module):
         return self.fc(x.relu().mean((2, 3)))
 
 
-def small_task() -> Task:
+def small_task() -> PublishedTask:
     model, generator = Net().eval(), torch.Generator().manual_seed(1)
     x = torch.randn(24, 3, 8, 8, generator=generator)
     known = moments(model, x)
@@ -93,7 +102,7 @@ def small_task() -> Task:
     def loss(net: nn.Module, index: Tensor) -> Tensor:
         return functional.mse_loss(net(x[index]), wanted[index])
 
-    return Task(model, ("conv_stem", "fc", "*depthwise*"), [x], measure, loss, 24, 8, 1e-3,
+    return PublishedTask(model, ("conv_stem", "fc", "*depthwise*"), [x], measure, loss, 24, 8, 1e-3,
                 lambda net: moments(net, x, known))  # fmt: skip
 
 
