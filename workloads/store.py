@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and the name of a content."""
+"""Files written whole or not at all; contents have a name."""
 
 from __future__ import annotations
 

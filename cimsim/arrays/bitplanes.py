@@ -1,4 +1,4 @@
-"""Column sums of array reads by AND and popcount, LANES columns at a time: the compiled half of `cimsim.arrays.mvm`.
+"""Column sums of array reads by counting bits, LANES columns at a time: compiled for `cimsim.arrays.mvm`.
 
 Rows lie side by side in the bits of a word, columns in the lanes of a vector; a column's sum is the count of bits
 that a row of input bits and a plane of cell bits share (or, with xnor, on which they agree), weighted by powers of two.
@@ -33,7 +33,7 @@ class Columns(NamedTuple):
     weights: np.ndarray
 
 
-class Reading(NamedTuple):
+class BitRead(NamedTuple):
     """How bit rows become codes: min(max((sum + step // 2) // step, low), high), in float32.
 
     scales [B], of the sum's type: what a bit row counts in its step. Of each step, [S]: `ends`, where its bit rows end;
@@ -52,17 +52,17 @@ class Reading(NamedTuple):
     is_signed: bool
 
 
-def reading_of(rows: tuple, factors: np.ndarray, tapers: np.ndarray, step: int, flags: tuple[bool, bool]) -> Reading:
+def reading_of(rows: tuple, factors: np.ndarray, tapers: np.ndarray, step: int, flags: tuple[bool, bool]) -> BitRead:
     """rows: scales and ends; step: of a conversion without taper; flags: xnor, signed digits. Offsets add half a step,
     and half a unit so that rounding cannot reach the next code."""
     (scales, ends), steps = rows, step << tapers.astype(np.int64)
     inverses = (1 / steps).astype(np.float32)
     offsets = (steps // 2 + 0.5).astype(np.float32)
-    return Reading(scales, ends, factors, tapers, steps, offsets, inverses, *flags)
+    return BitRead(scales, ends, factors, tapers, steps, offsets, inverses, *flags)
 
 
 def count_bits(
-    bits: np.ndarray, words: np.ndarray, first: tuple[int, int], reading: Reading, counts: np.ndarray
+    bits: np.ndarray, words: np.ndarray, first: tuple[int, int], reading: BitRead, counts: np.ndarray
 ) -> None:
     """counts [., LANES] of TILE bit rows: words uint32 [., W] against bits [K, W, LANES]; first: of each."""
     width = 8 * bits.itemsize
@@ -76,7 +76,7 @@ def count_bits(
         counts[first[0] + row] = total
 
 
-def convert(counts: np.ndarray, first: tuple[int, int], column: tuple, reading: Reading, codes: np.ndarray) -> None:
+def convert(counts: np.ndarray, first: tuple[int, int], column: tuple, reading: BitRead, codes: np.ndarray) -> None:
     """codes [., LANES] += sign times the sum over steps of factor times code, of one vector; first: row of its codes
     and of its counts [., LANES]; column: lows, highs and signs [LANES]."""
     low, high, sign = column

@@ -1,4 +1,4 @@
-"""How weights become cells and inputs become steps: what one conversion sees, whatever the encoding.
+"""How numbers become cells or input steps: what one conversion sees, whatever the encoding.
 
 A matrix of I rows is cut into arrays of `rows`, these into groups of `rows_on`; every group, input step and column is
 one conversion. A column's sum is sum over rows of level times digit; a digit is one cell, the cells that a capacitor

@@ -9,17 +9,17 @@ from cimsim.cli.show import SHOWN, energy_text, print_json, print_notes, print_t
 
 if TYPE_CHECKING:
     from cimsim.cost.uncertainty import Sensitivity
-    from cimsim.validation import Row
+    from cimsim.validation import Verdict
 
 FEW_POINTS = 6  # of one quantity, shown one by one even among all references
 VERDICT = {True: "ok", False: "MISS", None: "shown"}
 
 
-def show_validation(rows: Sequence[Row], json: bool, is_whole: bool) -> None:
+def show_validation(rows: Sequence[Verdict], json: bool, is_whole: bool) -> None:
     """Published against modelled figures; among all references, many points of one quantity become one line."""
     if json:
         return print_json([row.to_dict() for row in rows])
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[Verdict]] = {}
     for row in rows:
         groups.setdefault((row.ref, row.quantity), []).append(row)
     cells = []
@@ -36,13 +36,13 @@ def show_validation(rows: Sequence[Row], json: bool, is_whole: bool) -> None:
     say(f"{counts[0]} figures in their bands; {counts[1]} of those that use nothing the chip's paper measured")
 
 
-def _verdict_cells(row: Row) -> tuple[Any, ...]:
+def _verdict_cells(row: Verdict) -> tuple[Any, ...]:
     return (row.ref, row.quantity, row.point, f"{row.published:.4g}", f"{row.modelled:.4g}", row.unit,
             f"{row.ratio:.3f}", f"{row.band[0]:.3g}..{row.band[1]:.3g}", VERDICT[row.passed],
             "yes" if row.used_as_input else "")  # fmt: skip
 
 
-def _range_cells(group: Sequence[Row]) -> tuple[Any, ...]:
+def _range_cells(group: Sequence[Verdict]) -> tuple[Any, ...]:
     judged, ratios = [row for row in group if row.passed is not None], [row.ratio for row in group]
     passed = f"{sum(bool(row.passed) for row in judged)}/{len(judged)} ok" if judged else VERDICT[None]
     return (group[0].ref, group[0].quantity, f"{len(group)} points", "", "", group[0].unit,

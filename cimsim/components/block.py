@@ -1,4 +1,4 @@
-"""A part that a paper prints and no model here derives: control, an instruction memory, a vector unit, a whole unit."""
+"""A part that a paper prints but no model here derives: control, an instruction memory, a vector unit, a whole unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An array of multipliers and adders that holds no weights: sub-vectors of the input meet codebook entries in it.
+"""An array of multipliers that holds no weights: sub-vectors of the input meet codebook entries in it.
 
 A systolic grid: `rows` sub-vectors lie in it while the entries of a book pass, so that a pass takes as many cycles as
 there are entries, for each `columns` of their length, and `fill_cycles`.

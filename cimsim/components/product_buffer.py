@@ -1,4 +1,4 @@
-"""The buffer of products between an array that multiplies sub-vectors by a codebook and the lanes that gather them."""
+"""The buffer in which products of sub-vectors with a codebook wait for the lanes that gather them."""
 
 from __future__ import annotations
 

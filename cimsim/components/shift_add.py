@@ -1,4 +1,4 @@
-"""Shift-and-add accumulator that joins input steps and weight slices."""
+"""The shift-add accumulator that joins weight slices over input steps."""
 
 from __future__ import annotations
 

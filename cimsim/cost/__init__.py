@@ -1,1 +1,1 @@
-"""From actions to energy, area and lost time."""
+"""From actions to what they cost."""

@@ -1,4 +1,4 @@
-"""What each action costs on one chip, and sums of energy by component and action."""
+"""What each action costs on one chip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer's time was lost to, what bounds it, and how often an image comes out."""
+"""What a layer's time was lost to."""
 
 from __future__ import annotations
 

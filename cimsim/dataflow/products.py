@@ -1,4 +1,4 @@
-"""Arrays that hold a layer's integers and multiply: what stationary and decoded weights share once they are in."""
+"""Products by arrays that hold a layer's integers: what stationary and decoded weights share once they are in."""
 
 from __future__ import annotations
 

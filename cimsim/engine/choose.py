@@ -1,4 +1,4 @@
-"""Which dataflow a layer gets where the plan leaves it open, and where the books of looked-up layers lie."""
+"""Which dataflow a layer gets where the plan leaves it open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans and layouts named on the command line: a JSON file, or one format for all layers."""
+"""What a command line calls a plan or a layout: a JSON file, or one format for all layers."""
 
 from __future__ import annotations
 

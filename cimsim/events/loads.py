@@ -54,7 +54,7 @@ def fill(machine: Machine, tile: Tile) -> Process:
             since_ps = machine.clock.ps
             if tile.ready.count < used + 1:
                 yield tile.ready.reach(used + 1)
-                _book_wait(machine, tile, used, (index, r, tile.number, chunk), since_ps, spent)
+                spent.update(_waited(machine, tile, used, (index, r, tile.number, chunk), since_ps))
             began_ps = machine.clock.ps
             yield Timeout(machine.clock, load.fill_rest_ps if chunk == load.chunks - 1 else load.fill_ps)
             spent["fill_ps"] += machine.clock.ps - began_ps
@@ -67,13 +67,13 @@ def fill(machine: Machine, tile: Tile) -> Process:
         machine.loaded[index, r].add()
 
 
-def _book_wait(machine: Machine, tile: Tile, used: int, job: JobId, since_ps: int, spent: Counter[str]) -> None:
+def _waited(machine: Machine, tile: Tile, used: int, job: JobId, since_ps: int) -> dict[str, int]:
     """What a writer waited for its next chunk: for the memory while that served others, else for its way."""
     asked_ps, granted_ps = tile.asked[used]
     asked_ps, granted_ps = max(asked_ps, since_ps), max(granted_ps, since_ps)
-    spent["queued_ps"] += granted_ps - asked_ps
-    spent["starved_ps"] += asked_ps - since_ps + machine.clock.ps - granted_ps
+    now_ps = machine.clock.ps
     if machine.trace:
         machine.bar(("fill", tile.number), "starved_ps", job, since_ps, asked_ps)
         machine.bar(("fill", tile.number), "queued_ps", job, asked_ps, granted_ps)
         machine.bar(("fill", tile.number), "starved_ps", job, granted_ps)
+    return {"queued_ps": granted_ps - asked_ps, "starved_ps": asked_ps - since_ps + now_ps - granted_ps}

@@ -1,4 +1,4 @@
-"""What a task takes from the outer memory while it works, as SimPy processes, and what it writes back."""
+"""A task's traffic with the outer memory while it works, as SimPy processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the event layer is given and what it answers: records of integers, times in picoseconds."""
+"""The words of the event layer: records of integers, times in picoseconds."""
 
 from __future__ import annotations
 

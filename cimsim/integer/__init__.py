@@ -1,1 +1,1 @@
-"""An exported network as a chip stores it, and its numbers; numpy only."""
+"""An exported network as a chip stores it: its integers, in numpy only."""

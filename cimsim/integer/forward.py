@@ -49,6 +49,7 @@ def run(
     artifact: Artifact,
     x: NDArray[np.uint8],
     numbers: ArrayNumbers | None = None,
+    *,
     batch: int = 500,
     cells: Nonidealities | None = None,
     seed: int = 0,
@@ -71,6 +72,7 @@ def accuracy(
     x: NDArray[np.uint8],
     y: NDArray[np.integer],
     numbers: ArrayNumbers | None = None,
+    *,
     cells: Nonidealities | None = None,
     seed: int = 0,
 ) -> float:
@@ -88,7 +90,7 @@ def accuracy_of_seeds(
     """Accuracy on images and labels, the arrays written anew for each seed."""
     from scipy.stats import t  # only here: it takes a while to import
 
-    found = np.array([accuracy(artifact, *test, numbers, cells, seed) for seed in seeds])
+    found = np.array([accuracy(artifact, *test, numbers, cells=cells, seed=seed) for seed in seeds])
     half = t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
     return Accuracy(float(found.mean()), float(half), tuple(found.tolist()))
 

@@ -1,4 +1,4 @@
-"""How far array and driver energy depend on data: each layer by exact counts, by histograms, and at half of all on."""
+"""How far the energy of arrays depends on data: each layer by exact counts, by histograms, and at half of all on."""
 
 from __future__ import annotations
 

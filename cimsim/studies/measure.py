@@ -47,8 +47,10 @@ def read_test(data: str, log: Path, purpose: str, images: int) -> Test:
     return test.test_x[:images], test.test_y[:images]
 
 
-def measure(artifact: Artifact, chip: Chip, calibration: np.ndarray, test: Test,
-            images_per_weight_load: float | None, ideal_accuracy: float | None = None) -> Measured:  # fmt: skip
+def measure(
+    artifact: Artifact, chip: Chip, calibration: np.ndarray, test: Test, *,
+    images_per_weight_load: float | None = None, ideal_accuracy: float | None = None,
+) -> Measured:  # fmt: skip
     """Freeze converter steps on `calibration` (uint8 training images), then run the test images and simulate.
 
     `ideal_accuracy` does not depend on the chip and is measured only when not given.

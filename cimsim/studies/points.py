@@ -62,11 +62,12 @@ def measure_point(study: Study, run: RunDir, point: Point, weights: str, *, test
     artifact = artifacts.load(run.path / weights)
     images = calibration(study.data, study.train.calibration_images)
     ideal = integer_accuracy(artifact, *test)
+    terms = {"images_per_weight_load": study.images_per_weight_load, "ideal_accuracy": ideal}
     known = point.columns | {"float_accuracy": float_accuracy, "test_images": len(test[1]), "weights": weights}
     for cause in causes(study, point):
         if not run.has(row_file(cause.key)):
             chip = load_chip(cause.chip, cause.vary)
-            measured = measure(artifact, chip, images, test, study.images_per_weight_load, ideal)
+            measured = measure(artifact, chip, images, test, **terms)
             _write(run, cause, measured, known)
 
 

@@ -113,7 +113,7 @@ def draws(
     """Accuracy on the test images through arrays that are written anew each time."""
     found = []
     for seed in range(asked.draws):
-        found.append(accuracy(artifact, *test, numbers, cells, seed))
+        found.append(accuracy(artifact, *test, numbers, cells=cells, seed=seed))
         tick(asked.images)
     return found
 

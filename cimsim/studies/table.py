@@ -110,7 +110,9 @@ def build_table(
     if question not in _ANSWERS:
         if len(_ANSWERS) >= MOST_ANSWERS:
             _ANSWERS.pop(next(iter(_ANSWERS)))
-        _ANSWERS[question] = _build(network, chip, formats, fixed, activation, images_per_weight_load)
+        _ANSWERS[question] = _build(
+            network, chip, formats, fixed=fixed, activation=activation, images_per_weight_load=images_per_weight_load
+        )
     return _ANSWERS[question]
 
 
@@ -119,7 +121,7 @@ _ANSWERS: dict[tuple, CostTable] = {}
 
 
 def _build(
-    network: Network, chip: Chip, formats: tuple[str, ...], fixed: Mapping[str, str], activation: str,
+    network: Network, chip: Chip, formats: tuple[str, ...], *, fixed: Mapping[str, str], activation: str,
     images_per_weight_load: float | None,
 ) -> CostTable:  # fmt: skip
     names = tuple(dict.fromkeys((*formats, *fixed.values())))

@@ -1,4 +1,4 @@
-"""Products looked up and added: when row groups are multiplied and gathered, and which lanes wait for a bank.
+"""Sums of products that are looked up: when row groups are multiplied and gathered, and which lanes wait for a bank.
 
 The machine has two stages with `buffers` row groups between them. Products of a group begin when those of the group
 before are made and a place of the buffer is free; a place is held until its group has been gathered. Gathering begins

@@ -1,4 +1,4 @@
-"""Free parameters of the component models, fitted jointly over chips, and what a chip left out of the fit would show.
+"""Free parameters of the component models, fitted jointly over chips.
 
 A parameter multiplies one term of a figure (say the cells' share of a macro's area). Least squares on the logarithms
 of modelled over published, one weight per chip and quantity, and each parameter held to its prior: log(parameter) is

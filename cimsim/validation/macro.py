@@ -76,7 +76,7 @@ def measure(chip: Chip, point: OperatingPoint) -> Macro:
     case = _full_case(chip, point)
     placement, units = place(case), chip.num_tiles * chip.units_per_tile
     times = _times_ps(case, placement)
-    actions = _actions(case, placement) + _blocks(chip, times.interval)
+    actions = _actions(case, placement) + _blocks(chip, times.interval_ps)
     inside = {part.name: part for part in chip.placed if part.level_name == chip.unit.name}
     activity = Activity.of_means(point.input_density, point.weight_density)
     energy = {name: by for name, by in Prices(chip).price(actions, activity).items() if name in inside}
@@ -84,9 +84,9 @@ def measure(chip: Chip, point: OperatingPoint) -> Macro:
         macs=case.layer.num_macs * units,
         outputs=case.layer.num_outputs * units,
         units=units,
-        interval_ps=times.interval,
-        latency_ps=times.latency,
-        step_ps=times.step,
+        interval_ps=times.interval_ps,
+        latency_ps=times.latency_ps,
+        step_ps=times.step_ps,
         energy_pj={name: {action: pj * units for action, pj in by.items()} for name, by in energy.items()},
         area_um2={
             name: part.per_level * part.component.area_um2(chip.technology) * units for name, part in inside.items()
@@ -114,15 +114,15 @@ def _blocks(chip: Chip, interval_ps: float) -> Actions:
     return Actions({("block", name, "array_ps"): spent for name in chip.parts.blocks})
 
 
-class _TimesPs(NamedTuple):
+class _Times(NamedTuple):
     """Between two vectors, of one, and of one step of an input."""
 
-    interval: float
-    latency: float
-    step: float
+    interval_ps: float
+    latency_ps: float
+    step_ps: float
 
 
-def _times_ps(case: Case, placement: Placement) -> _TimesPs:
+def _times_ps(case: Case, placement: Placement) -> _Times:
     chip, adder = case.chip, case.chip.parts.unit_adder
     is_digital = isinstance(chip.array, DigitalArray)
     rate_hz = rates.array_rate_hz(chip) if is_digital else rates.converter_rate_hz(chip)
@@ -133,7 +133,7 @@ def _times_ps(case: Case, placement: Placement) -> _TimesPs:
     alone = job._replace(vectors=MEASURED_VECTORS, fetch_ticks=0, shift_add_ticks=fill, digital_ticks=0, write_ticks=0)
     interval = count_mvm(alone).interval * tick_ps
     latency = count_mvm(alone._replace(vectors=1)).first_result * tick_ps + joined_ps
-    return _TimesPs(interval, latency, job.read_ticks * tick_ps + joined_ps + _converting_ps(job, tick_ps))
+    return _Times(interval, latency, job.read_ticks * tick_ps + joined_ps + _converting_ps(job, tick_ps))
 
 
 def _converting_ps(job: ArrayJob, tick_ps: float) -> float:

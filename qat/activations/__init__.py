@@ -1,1 +1,1 @@
-"""Quantizers of activations, and how they sit on a model."""
+"""Quantizers of activations on a model."""

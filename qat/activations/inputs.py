@@ -1,4 +1,4 @@
-"""Quantizers on the inputs of layers and additions, set by calibration.
+"""Quantizers on the inputs of a model's layers, set by calibration.
 
 In a model that `workloads.capture.trace.trace` understands there is one per tensor, and additions have theirs too: such
 a model can be exported. In any other (attention, softmax, layer norm), each quantized layer gets one of its own, so

@@ -1,1 +1,1 @@
-"""What `cimsim train`, `search` and `codesign` run, all as jobs."""
+"""What the commands that train run, all as jobs."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cimsim.studies.meter import IMAGES_PER_BYTE
 from qat.activations.inputs import attach_inputs, calibrate
-from qat.experiments.tasks import SEED, Task
+from qat.experiments.tasks import SEED, PublishedTask
 from qat.experiments.trial import FLOAT, stored_bytes
 from qat.modules.attach import quantize, unquantize
 from qat.modules.attached import attached, encode_model
@@ -55,7 +55,7 @@ class Progress(NamedTuple):
 ALONE = Progress()
 
 
-def measured(choice: Choice, task: Task, progress: Progress = ALONE) -> dict[str, Any]:
+def measured(choice: Choice, task: PublishedTask, progress: Progress = ALONE) -> dict[str, Any]:
     """Bits and error of the low-bit layers, bits of all, and what the task measures."""
     model, start_s = copy.deepcopy(task.model), monotonic()
     eight = _baked(model, Plan.uniform(model, EIGHT_BITS, skip=[*_others(model, task.eight_bit)]))
@@ -94,7 +94,7 @@ def _baked(model: nn.Module, plan: Plan) -> tuple[int, int]:
     return weights, nbytes
 
 
-def quantize_as(model: nn.Module, plan: Plan, choice: Choice, task: Task) -> None:
+def quantize_as(model: nn.Module, plan: Plan, choice: Choice, task: PublishedTask) -> None:
     """Quantizers on the layers of the plan, as chosen; a universal book is of the weights of both networks."""
     recipe = RECIPES[choice.recipe]
     if recipe.vector != "universal":
@@ -106,7 +106,7 @@ def quantize_as(model: nn.Module, plan: Plan, choice: Choice, task: Task) -> Non
     quantize(model, plan, recipe=recipe, books={choice.format: universal_book(parse_format(choice.format), weights)})
 
 
-def _taught(model: nn.Module, choice: Choice, task: Task, progress: Progress) -> dict[str, Any]:
+def _taught(model: nn.Module, choice: Choice, task: PublishedTask, progress: Progress) -> dict[str, Any]:
     """What the network is worth before its training, and how long a step took."""
     if task.correct:
         task.correct(model.eval())

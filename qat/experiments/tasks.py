@@ -1,4 +1,4 @@
-"""What networks with published weights are calibrated on, taught and judged by: photographs, and film reviews."""
+"""What networks with published weights are judged by: photographs, and film reviews."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SETTINGS = (SEED, TRAIN_PHOTOS, CALIBRATION_CROPS, POOL_TEXTS, PROBE_TEXTS, CALI
             SPLIT_TEXTS, PROBE_C)  # fmt: skip
 
 
-class Task(NamedTuple):
+class PublishedTask(NamedTuple):
     """A float network, the layers that stay at 8 bits, inputs to calibrate on, and how it is judged and taught."""
 
     model: nn.Module
@@ -58,7 +58,7 @@ def split_photos(every: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarra
     return np.concatenate(train), np.concatenate([crops for name, crops in every.items() if name not in TRAIN_PHOTOS])
 
 
-def lite0_task(folder: Path) -> Task:
+def lite0_task(folder: Path) -> PublishedTask:
     """Crops of four photographs calibrate and teach, those of the eight others test."""
     model, every = efficientnet_lite0().to(memory_format=torch.channels_last), photos()  # pyright: ignore
     train, test = (as_input(torch.from_numpy(crops)) for crops in split_photos(every))
@@ -77,7 +77,7 @@ def lite0_task(folder: Path) -> Task:
         return moments(net, calibration[0], known)
 
     eight_bit = ("conv_stem", "fc", "*depthwise*")
-    return Task(model, eight_bit, calibration, measure, loss, len(train), BATCH["lite0"], 1e-4, correct)
+    return PublishedTask(model, eight_bit, calibration, measure, loss, len(train), BATCH["lite0"], 1e-4, correct)
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def agreement(wanted: Tensor, found: Tensor) -> dict[str, Any]:
     return {"same": int(same.sum()), "crops": len(same), "top5": float(shared), "kl": float(soft_loss(found, wanted))}
 
 
-def minilm_task(folder: Path) -> Task:
+def minilm_task(folder: Path) -> PublishedTask:
     """Training snippets calibrate and teach, test snippets test: probes of sentiment see float embeddings in training.
 
     The probe of split s: logistic regression on PROBE_TEXTS snippets drawn with seed s, tested on the sth set.
@@ -162,7 +162,7 @@ def minilm_task(folder: Path) -> Task:
         return (1 - (net(_cut(pool[index])) * known[index]).sum(1)).mean()
 
     calibration = [_cut(pool[:CALIBRATION_TEXTS])]
-    return Task(model, ("tokens", "positions"), calibration, measure, loss, len(pool), BATCH["minilm"], 1e-4)
+    return PublishedTask(model, ("tokens", "positions"), calibration, measure, loss, len(pool), BATCH["minilm"], 1e-4)
 
 
 def fit_probes(known: np.ndarray, y: np.ndarray) -> list[Any]:
@@ -195,7 +195,7 @@ def _kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
     return torch.from_numpy(np.load(path))
 
 
-TASKS: dict[str, Callable[[Path], Task]] = {"lite0": lite0_task, "minilm": minilm_task}
+TASKS: dict[str, Callable[[Path], PublishedTask]] = {"lite0": lite0_task, "minilm": minilm_task}
 
 
 def require(files: Iterable[Packaged] = (EFFICIENTNET_LITE0, MINILM, MINILM_VOCABULARY, *PHOTOS)) -> None:

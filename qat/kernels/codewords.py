@@ -1,4 +1,4 @@
-"""What codewords and their vectors give each other: a choice, a scale, a value, and the sum of gradients.
+"""What codewords give their vectors, or get from them: a choice, a scale, a value, and the sum of gradients.
 
 One pass over memory each, for float32 on the CPU; elsewhere plain torch. A row [L] is cut into n = ceil(L / d) vectors,
 of which the last may be padded with zeros; R rows [R, L] have a scale each. Codes [R, n] name entries of a book [K, d].

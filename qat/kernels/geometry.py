@@ -1,4 +1,4 @@
-"""How a weight is cut, turned, scaled and summed.
+"""How a weight is cut into vectors, turned, scaled, summed.
 
 Shapes: w [O, C/g, kh, kw] or [O, I]; vectors [R, n, d] as `workloads.codec` cuts them (zero-padded rows)."""
 

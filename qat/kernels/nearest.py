@@ -1,4 +1,4 @@
-"""Exact nearest points of the lattices D4 and E8, many rows at a time; half rounds up, the first of equals moves.
+"""Exact nearest points of the lattices D4, E8, many rows at a time; half rounds up, the first of equals moves.
 
 Conway & Sloane, "Fast quantizing and decoding algorithms for lattice quantizers and codes", IEEE Trans. Inf.
 Theory 28(2), 1982. A tile holds LANES rows, transposed, in one flat scratch array: only then does the compiler

@@ -1,1 +1,1 @@
-"""On and off a torch module."""
+"""Quantizers on a torch module."""

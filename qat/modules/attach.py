@@ -1,4 +1,4 @@
-"""Puts a plan's quantizers on a torch model, in place, as parametrizations of `weight`; and takes them off again."""
+"""Puts a plan's quantizers on a torch model, in place, as parametrizations of `weight`; takes them off again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers of a model are quantized, and their stored weights."""
+"""The quantized layers of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nn.MultiheadAttention with its projections as four linear layers, so that each can have a format; and back."""
+"""nn.MultiheadAttention with its projections as four linear layers, so that each can have a format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers whose weights can have a format, and where their outputs are: transposed convolutions have them second."""
+"""The layers whose weights can have a format: transposed convolutions have them second."""
 
 from __future__ import annotations
 

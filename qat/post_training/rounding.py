@@ -1,4 +1,4 @@
-"""The integers and the scale a weight [O, ...] gets when its inputs are known: least error of a layer's outputs.
+"""How a weight [O, ...] is rounded when its inputs are known: least error of a layer's outputs.
 
 Of s z - w, one output's row of it e, the error is e H e^T, H [g, I, I] the sums of x x^T over the inputs of its group
 of outputs. Weights are rotated already, where the format says so, and H with them. Rows lie in the order of the

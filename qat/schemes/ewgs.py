@@ -1,4 +1,4 @@
-"""Linear quantization with element-wise gradient scaling (EWGS, Lee, Kim and Ham, CVPR 2021).
+"""Linear quantization with element-wise gradient scaling (EWGS, Lee et al., CVPR 2021).
 
 x_n = clip((w - l) / (u - l), 0, 1), x_q = round((2^b - 1) x_n) / (2^b - 1), w_q = a (2 x_q - 1): odd levels, with
 step a / (2^b - 1). Of the bounds l, u and the output scale a, all learned, each output has its own, or the tensor

@@ -1,1 +1,1 @@
-"""The training loop and what it is given."""
+"""The training loop, with what it is given."""

@@ -1,4 +1,4 @@
-"""Training images and labels in memory, and the order in which they come."""
+"""Labelled training images in memory, in the order in which they come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What EWGS (Lee, Kim and Ham, CVPR 2021) asks of the whole network: output scales from a batch, and its curvature.
+"""What EWGS (Lee et al., CVPR 2021) asks of the whole network: output scales from a batch, and its curvature.
 
 Both are for models quantized with `Recipe.linear` or `Recipe.activation` = "ewgs"; what is trained otherwise stays.
 """

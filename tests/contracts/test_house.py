@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ PURE = {
         "Target.band",
         "Unit.size",
     ),
+    *("_Compared.published", "_Compared.found", "_Compared.band"),
     *("Verdict.published", "Verdict.modelled", "Verdict.band", "Quantity.find", "Fitted.logs", "Fitted.deviations"),
     *("Interval.median", "Interval.nominal", "Sensitivity.at_low", "Sensitivity.at_high"),
 }
@@ -56,6 +58,9 @@ def _files() -> list[Path]:
 FILES = _files()
 MODULES = [path for path in FILES if path.suffix == ".py"]
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in MODULES}
+OURS = {name: tree for name, tree in TREES.items() if name.split("/")[0] in PACKAGES and tree.body}
+MAX_POSITIONAL, MAX_FILES_IN_FOLDER = 5, 22
+FRONT_DOORS = {"qat/modules/attention.py:forward"}  # torch's own signature
 
 
 def test_no_file_mentions_a_private_path():
@@ -72,6 +77,39 @@ def test_every_module_opens_with_a_sentence():
 def test_files_fit_in_the_head():
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in MODULES}
     assert not {name: lines for name, lines in lengths.items() if lines > MAX_FILE_LINES}
+
+
+def test_opening_sentences_name_one_thing():
+    """Whoever needs an "and" for what a module is has two modules."""
+    openings = {name: re.split(r"(?<=[.:;])\s", ast.get_docstring(tree) or "")[0] for name, tree in OURS.items()}
+    assert not {name: text for name, text in openings.items() if re.search(r"\band\b", text)}
+
+
+def test_no_class_name_means_two_things():
+    names = [(owner.name, name) for name, owner in _nodes(ast.ClassDef) if name in OURS and owner.name[0] != "_"]
+    seen: dict[str, list[str]] = {}
+    for owner, name in names:
+        seen.setdefault(owner, []).append(name)
+    assert not {owner: where for owner, where in seen.items() if len(where) > 1}
+
+
+def test_functions_have_few_positional_parameters():
+    """Commands and compiled loops apart, which their callers name or which cannot."""
+    found = {}
+    for name, node in _nodes(ast.FunctionDef):
+        positional = [arg.arg for arg in (*node.args.posonlyargs, *node.args.args) if arg.arg not in ("self", "cls")]
+        is_apart = name.startswith("cimsim/cli/") or re.search(
+            "njit|intrinsic", ast.dump(ast.Module(node.decorator_list, []))
+        )
+        if name in OURS and not is_apart and len(positional) > MAX_POSITIONAL:
+            found[f"{name}:{node.name}"] = len(positional)
+    assert not set(found) - FRONT_DOORS
+
+
+def test_folders_are_not_full():
+    folders = [path.parent for path in MODULES if path.is_relative_to(ROOT / path.relative_to(ROOT).parts[0])]
+    inside = Counter(folder.relative_to(ROOT).as_posix() for folder in folders)
+    assert not {folder: count for folder, count in inside.items() if count > MAX_FILES_IN_FOLDER}
 
 
 def test_functions_fit_on_a_screen():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from workloads.data.text import LENGTH, PAD, UNKNOWN, VOCABULARY_SIZE
-from workloads.networks.transformer import MASKED, SMALL, Attention, TransformerBlock, Encoder, Sizes, TextTransformer
+from workloads.networks.transformer import MASKED, SMALL, Attention, Encoder, Sizes, TextTransformer, TransformerBlock
 from workloads.networks.zoo import build, example_input
 
 torch.set_num_threads(1)

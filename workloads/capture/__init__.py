@@ -1,1 +1,1 @@
-"""From a torch module and an example input to the layers that hardware sees."""
+"""From a torch module to the layers that hardware sees."""

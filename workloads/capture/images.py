@@ -1,4 +1,4 @@
-"""Convolutions, pools and arithmetic per element: what an fx node of these becomes in a Network."""
+"""Operations on images: what an fx node of these becomes in a Network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear layers, attention, norms and embeddings of tokens: what an fx node of these becomes in a Network."""
+"""Operations on tokens: what an fx node of these becomes in a Network."""
 
 from __future__ import annotations
 

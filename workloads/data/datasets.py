@@ -1,4 +1,4 @@
-"""Data sets of images and texts, found on disk or fetched, checked by hash, split by hashed index."""
+"""Data sets of images or texts, found on disk or fetched, checked by hash, split by hashed index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs that come with scikit-image and scikit-learn, as crops of bytes for an ImageNet network."""
+"""Photographs that come with two Python packages, as crops of bytes for an ImageNet network."""
 
 from __future__ import annotations
 

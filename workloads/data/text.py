@@ -1,4 +1,4 @@
-"""Texts with labels, and the words of a text as a fixed number of integers.
+"""Labelled texts as a fixed number of integers each.
 
 A word is a run of letters and digits in lower case, with apostrophes inside (`isn't`); all else separates words.
 """

@@ -59,7 +59,7 @@ def nested_code(name: str, shift: tuple[int, ...], sigma: float) -> LatticeCode:
     members = Nested(lattice, radix, digits, shift)
     if members.digit_size > _MAX_TABLE:
         raise ValueError(f"lattice code {name!r}: {members.digit_size} values of a digit: must be at most {_MAX_TABLE}")
-    return _code(name, lattice, members, _grid(members), sigma, digits)
+    return _code(name, lattice, members, _grid(members), sigma, num_digits=digits)
 
 
 def split(name: str) -> tuple[str, int, int]:
@@ -82,7 +82,7 @@ def _grid(nested: Nested) -> int:
     return next(grid for grid in (1, 2, 4) if not (grid * vectors % 1).any())
 
 
-def _code(name: str, lattice: str, members: Members, grid: int, sigma: float, num_digits: int = 1) -> LatticeCode:
+def _code(name: str, lattice: str, members: Members, grid: int, sigma: float, *, num_digits: int = 1) -> LatticeCode:
     size, table = members.digit_size, None
     if size**num_digits <= _MAX_TABLE:
         table = read_only(on_grid(members.points(all_codes(size, num_digits)), grid))

@@ -1,4 +1,4 @@
-"""The lattices Z^n, A2, D_n and E8: bases, nearest points, classes, and the Voronoi codes of D4 and E8.
+"""The lattices Z^n, A2, D_n, E8: bases, nearest points, classes, and the Voronoi codes of D4 and E8.
 
 A lattice is named by family and dimension: "z1" to "z8", "a2" (hexagonal, shortest vector 1), "d2" to "d8"
 (integers of even sum), "e8" (D8 and D8 + 1/2). A code of radix q names one of the q^d classes of L / qL. Its

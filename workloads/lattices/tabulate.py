@@ -1,4 +1,4 @@
-"""Searches shift and scale of lattice codes on Gaussian blocks; prints rows of measured.csv.
+"""Searches the best grids of lattice codes on Gaussian blocks; prints rows of measured.csv.
 
 `python -m workloads.lattices.tabulate e8-q4m2 ...`; without names, of all codes of measured.csv.
 

@@ -1,1 +1,1 @@
-"""Laws and tables that several parts are built from."""
+"""What several parts are built from: laws, tables."""

@@ -1,4 +1,4 @@
-"""Node and supply laws: how area, dynamic energy, delay and wires move between technologies.
+"""Laws of node or supply: how area, dynamic energy, delay and wires move between technologies.
 
 Area and energy factors: A. Stillmaker and B. Baas, "Scaling equations for the accurate prediction of CMOS
 device performance from 180 nm to 7 nm", Integration 58, 2017 (tables as carried by hwcomponents 1.0.114).

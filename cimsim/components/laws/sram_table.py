@@ -1,4 +1,4 @@
-"""SRAM energy, area and leakage by size, width and node, from a table of CACTI 7 runs.
+"""What an SRAM of any size costs, from a table of CACTI 7 runs.
 
 Interpolation against runs that are held out (tests/cimsim/components/test_components.py): a size between the others is
 missed by 10 % in read energy, 5 % in write energy, 7 % in area and 3 % in leakage in the mean (27, 17, 23 and 7 % at

@@ -1,4 +1,4 @@
-"""Which entries of a codebook a vector gets, and which scale code: the hard choices of vector quantization.
+"""Which entries of a codebook a vector gets: the hard choices of vector quantization.
 
 Vectors v [N, d] are in units in which an integer of the book is worth `unit`. Ties go to the lowest index.
 """

@@ -1,4 +1,4 @@
-"""A weight in the integers of a codebook, and back: what the schemes share that train on mixtures of entries.
+"""A weight in the integers of a codebook: what the schemes share that train on mixtures of entries.
 
 A weight [O, ...] over its scale [O] or [1] is vectors v [N, d] in which an entry counts as stored, so that
 v is near multiple x entry. These schemes have one book per vector.

@@ -279,7 +279,7 @@ def test_a_network_through_real_cells():
     assert np.array_equal(run(artifact, images, numbers, cells=Nonidealities(), seed=3), ideal)
     cells = CELLS["reram"]
     found = run(artifact, images, numbers, cells=cells, seed=3)
-    assert np.array_equal(run(artifact, images, numbers, 1, cells, 3), found)
+    assert np.array_equal(run(artifact, images, numbers, batch=1, cells=cells, seed=3), found)
     assert not np.array_equal(run(artifact, images, numbers, cells=cells, seed=4), found)
     assert not np.array_equal(found, ideal)
     labels = ideal.argmax(1)

@@ -50,7 +50,7 @@ def artifact() -> Artifact:
 
 @cache
 def measured(chip: str = "isaac") -> Measured:
-    return measure(artifact(), load_chip(chip), CALIBRATION, TEST, None)
+    return measure(artifact(), load_chip(chip), CALIBRATION, TEST)
 
 
 # The test set.
@@ -111,13 +111,13 @@ def test_a_lossless_converter_costs_no_accuracy():
 
 
 def test_a_coarse_converter_costs_accuracy():
-    coarse = measure(artifact(), load_chip("isaac", {"adc.bits": 2}), CALIBRATION, TEST, None)
+    coarse = measure(artifact(), load_chip("isaac", {"adc.bits": 2}), CALIBRATION, TEST)
     assert coarse.array_accuracy < measured("isaac").array_accuracy - 0.05
     assert coarse.ideal_accuracy == measured("isaac").ideal_accuracy
 
 
 def test_the_ideal_accuracy_can_be_given():
-    again = measure(artifact(), load_chip("isaac"), CALIBRATION, TEST, None, ideal_accuracy=0.125)
+    again = measure(artifact(), load_chip("isaac"), CALIBRATION, TEST, ideal_accuracy=0.125)
     assert again.ideal_accuracy == 0.125 and again.array_accuracy == measured("isaac").array_accuracy
 
 
@@ -209,7 +209,7 @@ def test_rows_that_are_there_are_not_measured_again(tmp_path, monkeypatch):
     run, before = rows_of(tmp_path, study, point_of(study))
     (run.path / f"rows/{before[1].key}.json").unlink()
     calls = []
-    monkeypatch.setattr("cimsim.studies.points.measure", lambda *args: (calls.append(1), measure(*args))[1])
+    monkeypatch.setattr("cimsim.studies.points.measure", lambda *args, **terms: (calls.append(1), measure(*args, **terms))[1])
     write_rows(study, run, point_of(study))
     assert len(calls) == 1 and run.results() == before
 
