@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
 
 import numpy as np
@@ -18,6 +19,7 @@ from qat.modules.mixture import relax
 from qat.modules.upkeep import after_step
 from qat.quantizer import Encoded
 from qat.recipe import RECIPES
+from qat.repeatable import KEY
 from qat.schemes import make_quantizer
 from qat.schemes.common.choose import unit_for_multiples
 from qat.storage.freeze import decode, encode, freeze, show, stored, summary
@@ -63,7 +65,15 @@ def mixed(fmt: str) -> tuple[nn.Module, Tensor]:
 
 
 BUILDS = {"lenet": lenet, "mixed": mixed}
+IS_STRICT = os.environ[KEY].endswith("STRICT")
 CASES = [(build, fmt) for build in BUILDS for fmt in FORMATS]
+
+
+def agrees(found: Tensor, expected: Tensor) -> bool:
+    """Bit by bit where MKL is asked for sums that do not depend on where memory lies, as `qat` does; else closely."""
+    if IS_STRICT:
+        return torch.equal(found, expected)
+    return torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def equal(a: Encoded, b: Encoded) -> bool:
@@ -84,7 +94,7 @@ def test_a_frozen_model_computes_the_same_bits_and_holds_its_codes(build, fmt):
     model, x = BUILDS[build](fmt)
     expected, encoded = model(x).detach(), encode_model(model)
     assert freeze(model) is model
-    assert torch.equal(model(x), expected) and not quantizers(model)
+    assert agrees(model(x), expected) and not quantizers(model)
     for name, one in encoded.items():
         layer = model.get_submodule(name)
         assert equal(stored(layer), one) and not layer.weight.requires_grad
@@ -105,7 +115,7 @@ def test_a_frozen_state_dict_makes_another_model_the_same(build, fmt):
     torch.save(freeze(model).state_dict(), file)
     other = freeze(BUILDS[build](fmt)[0])
     other.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
-    assert torch.equal(other(x), expected)
+    assert agrees(other(x), expected)
     assert all(equal(stored(other.get_submodule(name)), one) for name, one in encoded.items())
     with pytest.raises(RuntimeError, match=r"Missing key.*stored_codes"):  # codes and weight stay together
         other.load_state_dict({key: value for key, value in model.state_dict().items() if "stored" not in key})
@@ -116,9 +126,9 @@ def test_frozen_models_copy_and_pickle_and_freezing_a_copy_leaves_the_original(b
     model, x = BUILDS[build]("vq-4x16-e4-s0")
     expected = model(x).detach()
     frozen = freeze(copy.deepcopy(model))
-    assert torch.equal(model(x), expected) and quantizers(model)
+    assert agrees(model(x), expected) and quantizers(model)
     for twin in (copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):
-        assert torch.equal(twin(x), expected)
+        assert agrees(twin(x), expected)
         name = next(iter(quantizers(model)))
         assert equal(stored(twin.get_submodule(name)), stored(frozen.get_submodule(name)))
 
@@ -131,7 +141,7 @@ def test_frozen_models_export_and_others_are_refused(build, strict):
         torch.export.export(model, (x,), strict=strict)
     expected = model(x)
     exported = torch.export.export(freeze(model), (x,), strict=strict)
-    assert torch.equal(exported.module()(x), expected)
+    assert agrees(exported.module()(x), expected)
     assert not any("autograd" in str(node.target) for node in exported.graph.nodes)
 
 
@@ -146,18 +156,18 @@ def test_compiled_models_give_equal_results_and_gradients(fmt, is_frozen):
     model.zero_grad()
     compiled = torch.compile(model, backend="aot_eager")
     for _ in range(2):
-        assert torch.equal(compiled(x), expected)
+        assert agrees(compiled(x), expected)
     compiled(x).square().sum().backward()
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-        assert parameter.grad is gradient is None or torch.equal(parameter.grad, gradient)
+        assert parameter.grad is gradient is None or agrees(parameter.grad, gradient)
 
 
 @compiles
 def test_a_compiled_attention_gives_equal_results():
     model, ids = mixed("linear-4")
     expected = model(ids)
-    assert torch.equal(torch.compile(model, backend="eager")(ids), expected)
-    assert torch.equal(torch.compile(freeze(model), backend="eager")(ids), expected)
+    assert agrees(torch.compile(model, backend="eager")(ids), expected)
+    assert agrees(torch.compile(freeze(model), backend="eager")(ids), expected)
 
 
 @compiles
@@ -167,8 +177,8 @@ def test_activation_quantizers_stay_and_cannot_be_exported():
     quantize(model, Plan.uniform(model, "linear-4"), example_input=x[:1])
     calibrate(model, x)
     expected = model(x).detach()
-    assert torch.equal(torch.compile(model, backend="eager")(x), expected)
-    assert torch.equal(freeze(model)(x), expected)
+    assert agrees(torch.compile(model, backend="eager")(x), expected)
+    assert agrees(freeze(model)(x), expected)
     with pytest.raises(ValueError, match="quantized activations: cannot be exported"):
         torch.export.export(model, (x,))
 
@@ -181,7 +191,7 @@ def test_a_soft_scheme_freezes_to_what_it_evaluates_to(recipe):
     model(x).square().sum().backward()
     after_step(model, 0)
     expected = model.eval()(x).detach()
-    assert torch.equal(freeze(model.train())(x), expected)
+    assert agrees(freeze(model.train())(x), expected)
 
 
 def test_what_cannot_be_frozen_or_brought_back_says_so():
