@@ -117,7 +117,7 @@ def _known_angles(
     stored: bytes, dtype: np.dtype, shape: tuple[int, int], is_signed: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     integers = np.frombuffer(bytearray(stored), dtype).reshape(shape)
-    angles = np.empty_like(integers), *np.empty((2, len(integers)), dtype)
+    angles = np.empty_like(integers), np.empty(len(integers), dtype), np.empty(len(integers), dtype)
     _fill_angles(integers, is_signed, np.full(1 << (2 * len(integers)).bit_length(), -1), angles)
     return angles
 

@@ -27,7 +27,7 @@ from workloads.lattices import lattice_code
 from workloads.layer import Frozen
 from workloads.store import write_atomically
 
-Origin = Literal["kde", "kmeans", "e8p"]
+BookKind = Literal["kde", "kmeans", "e8p"]
 KEY = "cimsim_book"
 PER_TENSOR = 10_000  # vectors of one weight, at most, so that large layers do not outweigh the others
 _RECIPE = Recipe(vector="universal", assignment="euclid", codebook="frozen", revival=False)
@@ -38,12 +38,12 @@ class BookHeader(Frozen):
     """What a book's file says besides its entries; `sha256` is of the integer entries, int8 row by row."""
 
     format: str
-    kind: Origin
+    kind: BookKind
     seed: int
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-def universal_book(fmt: WeightFormat, weights: Sequence[Tensor], kind: Origin = "kde", seed: int = 0) -> Codebook:
+def universal_book(fmt: WeightFormat, weights: Sequence[Tensor], kind: BookKind = "kde", seed: int = 0) -> Codebook:
     """A frozen book for the weights [O, ...] of any number of networks, and for others of their like.
 
     `kind`: `kde`; `kmeans`; or `e8p`, the code of QuIP# as a table, which looks at no weights.
@@ -77,7 +77,7 @@ def kde_entries(vectors: Tensor, num: int, seed: int = 0) -> Tensor:
     return centres + bandwidth * torch.randn(centres.shape, generator=generator)
 
 
-def _fitted(vectors: Tensor, fmt: WeightFormat, kind: Origin, seed: int) -> Tensor:
+def _fitted(vectors: Tensor, fmt: WeightFormat, kind: BookKind, seed: int) -> Tensor:
     if kind == "kde":
         return kde_entries(vectors, fmt.num_entries, seed)
     return fit_entries(Sample(vectors), fmt, seed, _RECIPE)
@@ -108,7 +108,7 @@ def _integers(book: Codebook) -> np.ndarray:
     return book.stored().integers.numpy().astype(np.int8)
 
 
-def save_book(book: Codebook, path: Path, kind: Origin = "kde") -> None:
+def save_book(book: Codebook, path: Path, kind: BookKind = "kde") -> None:
     """Writes a book to one safetensors file, whole or not at all. Raises RunError if it cannot be written."""
     header = BookHeader(format=book.fmt.name, kind=kind, seed=book.seed, sha256=book_sha256(book))
     tensors = {"entries": _integers(book), "unit": book.stored().unit.numpy().astype(np.float32)}
