@@ -19,6 +19,11 @@ KINDS: tuple[str, ...] = get_args(Kind)
 VARY = "vary"  # the column of all varied knobs as one text; a column `vary.KNOB` each stands behind the others
 
 
+def uniform_kind(fmt: str) -> Kind:
+    """Of a plan with one format everywhere."""
+    return "uniform" if fmt.startswith("linear") else "all_vq"
+
+
 class Tried(Frozen):
     """A plan on a chip, whatever came of it. `key` names the row and the files it points to."""
 

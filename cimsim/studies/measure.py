@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def measure(
     )  # fmt: skip
 
 
-def costs(report: CostReport, plan: Plan, network: Network) -> dict[str, float]:
+def costs(report: CostReport, plan: Plan, network: Network) -> dict[str, Any]:
     """The fields of a row that say what one image costs on a chip, and what the plan's weights take."""
     return {
         **{name: getattr(report, name) for name in SAME},

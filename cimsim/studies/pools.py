@@ -103,7 +103,7 @@ def cluster(scheduler: str) -> Iterator[Pool]:
     from distributed import Client, KilledWorker, wait
 
     try:
-        client = Client(scheduler, timeout=ANSWER_S)
+        client: Any = Client(scheduler, timeout=ANSWER_S)
     except (OSError, ValueError) as error:
         problem = f"no Dask scheduler answers ({type(error).__name__}): start one with `dask scheduler`"
         raise InputError("--scheduler", [f"{scheduler}: {problem}"]) from None

@@ -21,7 +21,7 @@ def grid(knobs: Knobs, places: Iterable[int] | None = None) -> list[Setting]:
     sizes = [len(values) for values in knobs.values()]
     chosen = range(prod(sizes)) if places is None else places
     return [
-        {knob: values[i] for i, (knob, values) in zip(np.unravel_index(place, sizes), knobs.items(), strict=True)}
+        {knob: values[int(i)] for i, (knob, values) in zip(np.unravel_index(place, sizes), knobs.items(), strict=True)}
         for place in chosen
     ]
 

@@ -17,8 +17,10 @@ from cimsim.studies.study import Study
 from workloads.errors import InputError
 from workloads.layer import Network
 from workloads.plan import Plan
-from workloads.results import Kind, Refused, Row, results_csv
+from workloads.results import Kind, Refused, Row, results_csv, uniform_kind
 from workloads.store import content_key, write_atomically
+
+SEARCHED = "search-*.json"  # plans of a run
 
 
 class Cell(NamedTuple):
@@ -62,12 +64,11 @@ def run_sweep(
 def cells(study: Study, found: Path) -> list[Cell]:
     """Each base chip and what is proposed for its knobs, times uniform plans and the plans of the run in `found`."""
     network = study.load_network()
+    formats = dict.fromkeys((*study.formats, *study.baselines))
     plans: list[tuple[Kind, str, Plan]] = [
-        ("uniform" if fmt.startswith("linear") else "all_vq", f"uniform {fmt}", _uniform(study, network, fmt))
-        for fmt in dict.fromkeys((*study.formats, *study.baselines))
+        *((uniform_kind(fmt), f"uniform {fmt}", _uniform(study, network, fmt)) for fmt in formats),
+        *(("search", file.stem, read_plan(str(file), network)) for file in sorted((found / "plans").glob(SEARCHED))),
     ]
-    files = sorted((found / "plans").glob("search-*.json"))
-    plans += [("search", file.stem, read_plan(str(file), network)) for file in files]
     return [
         Cell(content_key(choice.chip, vary, label, plan.model_dump()), "variant" if vary else kind,
              choice.chip, vary, label, plan)

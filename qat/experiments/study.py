@@ -23,7 +23,7 @@ from qat.planning.random_plans import random_plans
 from workloads.errors import InputError
 from workloads.layer import Network
 from workloads.plan import Plan
-from workloads.results import Kind, Row
+from workloads.results import Row, uniform_kind
 
 
 def run_codesign(
@@ -108,12 +108,10 @@ def _random(study: Study, run: Path, target: stages.Target, seed: int) -> list[J
 def _baseline(study: Study, tables: dict[str, CostTable], run: Path, fmt: str, seed: int) -> list[Job]:
     """One uniform plan, measured on every chip that takes the format."""
     network = study.load_network()
-    names = [layer.name for layer in network.layers]
-    ends = dict.fromkeys((names[0], names[-1]), study.first_last) if study.first_last else {}
-    plan = Plan.uniform(network, fmt, rules=ends, activation=study.activation)
+    plan = Plan.uniform(network, fmt, rules=study.fixed_formats(network), activation=study.activation)
     chips = tuple(choice for choice in study.chips if runs_on(plan, load_chip(choice.chip), network))
-    kind: Kind = "uniform" if fmt.startswith("linear") else "all_vq"
-    return [stages.plan_job(study, run, stages.Given(kind, f"uniform {fmt}", plan, chips), seed)] if chips else []
+    given = stages.Given(uniform_kind(fmt), f"uniform {fmt}", plan, chips)
+    return [stages.plan_job(study, run, given, seed)] if chips else []
 
 
 def runs_on(plan: Plan, chip: Chip, network: Network) -> bool:

@@ -84,7 +84,11 @@ def trial_of(network: str, data: str | None, images: int, float_epochs: int, **c
     usual = {shape: name for name, shape in reversed(DATA.items())}
     known = NETWORKS.get(network)
     data = data or WORDS.get(network) or usual.get(known.input_shape if known else None, "fashion_mnist")
-    train = {"float_epochs": float_epochs, "tune_images": images, "batch": 64 if data == "digits" else 128}
+    train: dict[str, Any] = {
+        "float_epochs": float_epochs,
+        "tune_images": images,
+        "batch": 64 if data == "digits" else 128,
+    }
     try:
         trial = Trial(network=network, data=data, train=Training(**train), **choices)
     except ValidationError as error:

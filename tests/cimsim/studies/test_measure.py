@@ -209,7 +209,9 @@ def test_rows_that_are_there_are_not_measured_again(tmp_path, monkeypatch):
     run, before = rows_of(tmp_path, study, point_of(study))
     (run.path / f"rows/{before[1].key}.json").unlink()
     calls = []
-    monkeypatch.setattr("cimsim.studies.points.measure", lambda *args, **terms: (calls.append(1), measure(*args, **terms))[1])
+    monkeypatch.setattr(
+        "cimsim.studies.points.measure", lambda *args, **terms: (calls.append(1), measure(*args, **terms))[1]
+    )
     write_rows(study, run, point_of(study))
     assert len(calls) == 1 and run.results() == before
 
