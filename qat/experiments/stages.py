@@ -123,21 +123,24 @@ class Target(NamedTuple):
     fraction: float
     budgets: Budgets
 
+    @property
+    def label(self) -> str:
+        return f"budget {self.fraction:g}"
+
 
 def search_job(study: Study, run: Path, target: Target, seed: int, *, plan_only: bool = False) -> Job:
     """Search a plan; then fine-tune and measure it, unless only the plan is wanted."""
-    label = f"budget {target.fraction:g}"
     key = f"search-{target.choice.chip.replace('/', '_')}-{target.fraction:g}-{seed}" + ("-plan" if plan_only else "")
     train = study.train
     images = train.search_images + train.trials * train.trial_images + (0 if plan_only else train.tune_images)
     needs = (f"float-{seed}", warm_key(target.table, seed))
     unknown = Plan(network=study.network, layers={})  # no name of a row depends on its plan
-    point = Point(key, "search", label, unknown, seed, (target.choice,), {"budget_fraction": target.fraction})
+    point = Point(key, "search", target.label, unknown, seed, (target.choice,), {"budget_fraction": target.fraction})
     results = (run / f"plans/{key}.json",) if plan_only else row_paths(study, run, point)
-    return Job(key, needs, images, _in_stage, (_search, study, run, key, label, target, seed, plan_only), results)
+    return Job(key, needs, images, _in_stage, (_search, study, run, key, target, seed, plan_only), results)
 
 
-def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_only: bool) -> None:
+def _search(stage: Stage, key: str, target: Target, seed: int, plan_only: bool) -> None:
     data, table = stage.data(), target.table
     model, mixtures = supernet_of(stage, table, seed, data)
     model.load_state_dict(load_checkpoint(stage.run.path / f"checkpoints/{warm_key(table, seed)}.pt")["model"])
@@ -155,7 +158,7 @@ def _search(stage: Stage, key: str, label: str, target: Target, seed: int, plan_
             "discretization_gap": found.discretization_gap,
         }
         stage.run.write_json(f"table/{key}.json", found._asdict())
-        _tune_and_measure(stage, Point(key, "search", label, plan, seed, (target.choice,), gaps), data)
+        _tune_and_measure(stage, Point(key, "search", target.label, plan, seed, (target.choice,), gaps), data)
     checkpoint.unlink(missing_ok=True)
 
 

@@ -28,27 +28,28 @@ def silent(images: int) -> None:
 
 
 class Steps(NamedTuple):
-    """What a kind of training does: `optimizer` follows `loss`, `then` comes after each step, `judge` at each pause.
+    """What a kind of training does: `optimizer` follows `loss`, `then` comes after each step.
 
-    A state is the better the more `judge` gives. `beside` are further things with a state that the steps change.
+    The best state is that of the best `accuracy`, asked for at each pause. `beside` are further things with a state
+    that the steps change.
     """
 
     name: str
     optimizer: torch.optim.Optimizer
     loss: Loss
     then: Callable[[int], object] = lambda step: None
-    judge: Callable[[], float] | None = None
+    accuracy: Callable[[], float] | None = None
     beside: tuple[Stateful, ...] = ()
 
 
 class Schedule(NamedTuple):
-    """How many steps, the rate of each, and how often there is a pause.
+    """How many steps, the learning rate of each, and how often there is a pause.
 
     Every `after_every` steps the quantizers do what lies outside the gradient; never with 0.
     """
 
     total: int
-    rate: Callable[[int], float]
+    lr: Callable[[int], float]
     pause_every: int
     after_every: int = 0
 
@@ -57,9 +58,9 @@ class Schedule(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """The best that was judged, and the steps that were done, those before a run was killed left out."""
+    """The accuracy of the state that is left, where one is told, and how many steps were done since the last start."""
 
-    best: float
+    best_accuracy: float
     steps: int
 
 
@@ -67,7 +68,7 @@ def fit(
     model: nn.Module, order: Iterable[Tensor], steps: Steps, schedule: Schedule, *,
     checkpoint: Path | None = None, tick: Tick = silent,
 ) -> Trained:  # fmt: skip
-    """A step for each batch of indices in `order`, in place; with a judge, the model is left in its best state.
+    """A step for each batch of indices in `order`, in place, to the best state where `steps` tell an accuracy.
 
     A killed run goes on from `checkpoint`, written at each pause, to the same bytes. Raises RunError when a loss is
     not finite.
@@ -78,7 +79,7 @@ def fit(
         if step < done:
             tick(len(index))
             continue
-        set_rate(steps.optimizer, schedule.rate(step))
+        set_rate(steps.optimizer, schedule.lr(step))
         step_on(steps.optimizer, partial(steps.loss, step, index), f"{steps.name}, step {step + 1}")
         steps.then(step)
         if schedule.after_every and (step + 1) % schedule.after_every == 0:
@@ -86,7 +87,7 @@ def fit(
         num_done += 1
         tick(len(index))
         if schedule.pauses(step):
-            if steps.judge is not None and (found := steps.judge()) > best:
+            if steps.accuracy is not None and (found := steps.accuracy()) > best:
                 best, best_state = found, copy.deepcopy(model.state_dict())
             progress = {"done": step + 1, "best": best, "best_state": best_state}
             store_checkpoint(checkpoint, model, steps.optimizer, steps.beside, **progress)

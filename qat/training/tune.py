@@ -63,10 +63,10 @@ def tune(  # noqa: PLR0913 (all but five are named)
             y, lesson = teach(x, y)
             return F.cross_entropy(model(x), y) + _penalty(model, recipe, step / max(1, total), lesson)
 
-        steps = Steps("fine-tuning", optimizer, loss, judge=partial(_accuracy, model, data))
+        steps = Steps("fine-tuning", optimizer, loss, accuracy=partial(_accuracy, model, data))
         found = fit(model.train(), order, steps, schedule, checkpoint=checkpoint, tick=tick)
     finish(model)
-    return found.best
+    return found.best_accuracy
 
 
 def _accuracy(model: nn.Module, data: TrainingData) -> float:

@@ -85,7 +85,7 @@ def test_training_searching_and_tuning_work_with_a_sealed_test_set(monkeypatch):
         _ = Sealed(*DIGITS).test_y
     model, chip = trained(), load_chip("isaac")
     table = build_table(network(), chip, ("linear-8", "linear-4"))
-    mixtures = supernet(model, table.candidates(), data.train, bits=8, num_calibration=64, seed=0)
+    mixtures = supernet(model, table.candidates(), data.train, activation="int8", num_calibration=64, seed=0)
     aim = Aim(table, Budgets(2 * table.reference_pj()), lambda formats: True)
     found = search(model, mixtures, aim, data, SearchSettings(160, 40, 1e-3, 0.1, selection_images=40))
     settings = SETTINGS.model_copy(update={"tune_images": 80})

@@ -240,7 +240,7 @@ def searched(table: CostTable, share: float, data: TrainingData = DATA, seed: in
         return simulate(network(), chip, plan).energy_pj
 
     model = trained()
-    mixtures = supernet(model, table.candidates(), data.train, bits=8, num_calibration=128, seed=seed)
+    mixtures = supernet(model, table.candidates(), data.train, activation="int8", num_calibration=128, seed=seed)
     settings = SHORT._replace(seed=seed)
     warm(model, mixtures, data, settings)
     found = search(

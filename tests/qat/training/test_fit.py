@@ -47,10 +47,10 @@ def falling(num_steps: int, judge=None, checkpoint: Path | None = None, **how) -
     def value() -> float:
         return judge(-model.weight.item())
 
-    steps = Steps("falling", optimizer, lambda step, index: model.weight.sum(), judge=value if judge else None)
+    steps = Steps("falling", optimizer, lambda step, index: model.weight.sum(), accuracy=value if judge else None)
     schedule = Schedule(num_steps, lambda step: 2.0**-step, pause_every=3)
     found = fit(model, [torch.arange(4)] * num_steps, steps, schedule, checkpoint=checkpoint, **how)
-    return model, found.best, found.steps
+    return model, found.best_accuracy, found.steps
 
 
 def test_each_step_has_its_rate_and_each_batch_is_told():
@@ -101,7 +101,9 @@ def test_a_killed_run_does_again_only_what_came_after_the_last_pause(killed_afte
 
 def warmed(checkpoint: Path | None = None, **how):
     model = trained()
-    mixtures = supernet(model, dict.fromkeys(LAYERS, FORMATS), DATA.train, bits=8, num_calibration=64, seed=0)
+    mixtures = supernet(
+        model, dict.fromkeys(LAYERS, FORMATS), DATA.train, activation="int8", num_calibration=64, seed=0
+    )
     warm(model, mixtures, DATA, SHORT, checkpoint=checkpoint, **how)
     return model, mixtures
 
