@@ -27,6 +27,7 @@ from workloads.store import write_atomically
 
 VERSION = 2  # of the file; raised when an old file no longer means the same
 STAMP_KEY = "cimsim"
+FINE_BITS = 24
 REMEDY = "export the model again; in a run directory, delete the file and run the same command"
 
 
@@ -38,8 +39,9 @@ class Grid(Frozen):
     signed: bool
 
     def finer(self) -> Grid:
-        """24 signed bits, 8 of them below this step: for values whose mean will lie on this grid."""
-        return Grid(step=self.step / 256, bits=24, signed=True)
+        """FINE_BITS signed bits, 8 of them below this step: for values whose mean will lie on this grid. A fine grid is
+        its own: refined again, its range would be too small for the values."""
+        return self if self.bits >= FINE_BITS else Grid(step=self.step / 256, bits=FINE_BITS, signed=True)
 
     @property
     def dtype(self) -> np.dtype:

@@ -48,7 +48,7 @@ def measure_file(path: Path, chip_name: str, data: str | None, asked: Asked) -> 
     cells = cells_on(chip, asked.cells)
     test = read_test(data, path.parent / "test_reads.jsonl", path.name, asked.images)
     found = measure(artifact, chip, calibration(data, Training().calibration_images), test)
-    drawn = [] if cells.is_ideal else draws(found.artifact, test, array_numbers(chip), cells, asked)
+    drawn = [] if cells.is_ideal else draws(found.artifact, test, array_numbers(chip), cells, asked=asked)
     return Exported(
         network=artifact.network.name, plan=found.report.plan, chip=chip.name, data=data, images=len(test[1]),
         bits_per_weight=artifact.plan.bits(artifact.network).bits_per_weight, energy_pj=found.report.energy_pj,

@@ -44,6 +44,16 @@ class Asked(NamedTuple):
         return self.cells if self.cells in (OF_CHIP, *CELLS) else Path(self.cells).stem
 
 
+class Work(NamedTuple):
+    """One trained plan on one chip: the run and the file its result goes to."""
+
+    folder: Path
+    name: str
+    row: Row
+    cells: Nonidealities
+    asked: Asked
+
+
 def measure_run(folder: Path, asked: Asked, workers: int) -> list[dict[str, Any]]:
     """A result for each trained plan and chip; what the run holds already is not measured again.
 
@@ -58,8 +68,8 @@ def measure_run(folder: Path, asked: Asked, workers: int) -> list[dict[str, Any]
         raise InputError(str(folder), [_nothing(asked, cells)])
     (folder / FOLDER).mkdir(exist_ok=True)
     names = [f"{FOLDER}/{row.key}-{content_key(cells[row.chip].model_dump(), *asked[1:])}.json" for row in rows]
-    work = (1 + asked.draws) * asked.images
-    jobs = [Job(name, (), work, _measure, (folder, name, row, cells[row.chip], asked), (folder / name,))
+    num_images = (1 + asked.draws) * asked.images
+    jobs = [Job(name, (), num_images, _measure, (Work(folder, name, row, cells[row.chip], asked),), (folder / name,))
             for name, row in zip(names, rows, strict=True)]  # fmt: skip
     run_jobs(jobs, workers, folder, title="accuracy")
     return [run.read_json(name) for name in names]
@@ -86,7 +96,8 @@ def cells_on(chip: Chip, name: str) -> Nonidealities:
     return chosen if isinstance(chip.array, Crossbar) else Nonidealities()
 
 
-def _measure(folder: Path, name: str, row: Row, cells: Nonidealities, asked: Asked, meter: Meter) -> None:
+def _measure(work: Work, meter: Meter) -> None:
+    folder, name, row, cells, asked = work
     study, numbers = _study(folder), array_numbers(load_chip(row.chip))
     artifact = artifacts.load(folder / str(row.weights))
     images = calibration(study.data, study.train.calibration_images)
@@ -94,7 +105,7 @@ def _measure(folder: Path, name: str, row: Row, cells: Nonidealities, asked: Ask
     test = read_test(study.data, folder / "test_reads.jsonl", name, asked.images)
     ideal = accuracy(artifact, *test, numbers)
     meter(asked.images)
-    drawn = draws(artifact, test, numbers, cells, asked, meter)
+    drawn = draws(artifact, test, numbers, cells, asked=asked, tick=meter)
     kept = row.model_dump(include={"key", "label", "kind", "chip", "seed", "energy_pj"})
     found = {
         "fill": fill(artifact),
@@ -107,7 +118,7 @@ def _measure(folder: Path, name: str, row: Row, cells: Nonidealities, asked: Ask
 
 
 def draws(
-    artifact: artifacts.Artifact, test: Test, numbers: ArrayNumbers, cells: Nonidealities, asked: Asked,
+    artifact: artifacts.Artifact, test: Test, numbers: ArrayNumbers, cells: Nonidealities, *, asked: Asked,
     tick: Callable[[int], None] = lambda images: None,
 ) -> list[float]:  # fmt: skip
     """Accuracy on the test images through arrays that are written anew each time."""

@@ -35,14 +35,8 @@ PURE = {
     *("learning_rate", "weight_decay", "sigma", "low", "high", "x", "y", "multipliers", "vary"),
     # In the unit of the thing they speak of, or exponents of an objective.
     *("Change.before", "Change.after", "CheckPoint.value", "Assumption.nominal", "Stated.at"),
-    *(
-        "Multipliers.energy",
-        "Multipliers.latency",
-        "Multipliers.area",
-        "Target.value",
-        "Target.band",
-        "Unit.size",
-    ),
+    *("Multipliers.energy", "Multipliers.latency", "Multipliers.area", "Target.value", "Target.band", "Unit.size"),
+    *("PublishedFigure.value", "PublishedFigure.band", "Side.typical", "Side.bound", "Row.contention_gap_latency"),
     *("_Compared.published", "_Compared.found", "_Compared.band"),
     *("Verdict.published", "Verdict.modelled", "Verdict.band", "Quantity.find", "Fitted.logs", "Fitted.deviations"),
     *("Interval.median", "Interval.nominal", "Sensitivity.at_low", "Sensitivity.at_high"),

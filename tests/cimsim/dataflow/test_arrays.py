@@ -316,14 +316,14 @@ def slow_reads(device: Chip, rows: int, columns: int, input_bits: int) -> tuple[
 def test_reads_equal_those_counted_one_by_one(knobs, rows):
     device = chip(**knobs)
     layer = Layer(name="fc", kind="linear", in_channels=rows, out_channels=8)
-    fmt = parse_format("linear-4")
-    placement = place(case(layer, fmt, device))
+    work = case(layer, parse_format("linear-4"), device, 4)
+    placement = place(work)
     time_ps, count = slow_reads(device, rows, placement.widest.columns, 4)
-    job = array_job(case(layer, fmt, device, 4), placement)
+    job = array_job(work, placement)
     job = job._replace(vectors=3, fetch_ticks=0, shift_add_ticks=0, digital_ticks=0, write_ticks=0)
     rate = rates.converter_rate_hz(device)
     assert count_mvm(job).interval == rates.ticks(time_ps, rate) == time_ps * rate // 10**12
-    actions = compute_actions(case(layer, fmt, device, 4), placement)
+    actions = compute_actions(work, placement)
     for (kind, _, action), number in actions.items():
         if kind in ("crossbar", "dac", "sample_hold", "adc"):
             assert number == count[action], action
@@ -379,14 +379,13 @@ def test_four_phases_take_four_times_as_long():
 
 
 def test_read_only_arrays_hold_a_layer_or_refuse_it():
-    device = chip(crossbar__cell="rom", crossbar__write_ps=None)
+    device, fmt = chip(crossbar__cell="rom", crossbar__write_ps=None), parse_format("linear-4")
     assert device.array.actions() == ("read_cell",)
-    fmt = parse_format("linear-4")
-    fits = Layer(name="fits", kind="linear", in_channels=128, out_channels=16)
-    assert array_job(case(fits, fmt, device, 8), place(case(fits, fmt, device))).reads == 8
-    large = Layer(name="large", kind="linear", in_channels=4096, out_channels=256)
+    fits = case(Layer(name="fits", kind="linear", in_channels=128, out_channels=16), fmt, device, 8)
+    assert array_job(fits, place(fits)).reads == 8
+    large = case(Layer(name="large", kind="linear", in_channels=4096, out_channels=256), fmt, device, 8)
     with pytest.raises(Unmappable, match="large: needs 512 arrays at once, sram-rom cannot rewrite its rom"):
-        array_job(case(large, fmt, device, 8), place(case(large, fmt, device)))
+        array_job(large, place(large))
 
 
 def test_converters_can_stand_per_column():

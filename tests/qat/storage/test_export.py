@@ -207,6 +207,21 @@ def test_depthwise_signed_pooled_and_dead_channels():
     assert np.abs(layer_outputs(artifact, x)["depth"][:, 0].astype(int) - expected).max() <= 1
 
 
+def test_pools_after_an_average():
+    """What averages is kept on a finer grid; a pool behind it has the same grid, however many there are."""
+    pools = (nn.MaxPool2d(2), nn.ReLU(), nn.AvgPool2d(2)), (nn.AvgPool2d(2), nn.AvgPool2d(2))
+    x = images_for("lenet5", 32)[:, :, :16, :16]
+    for first, *others in pools:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), first, *others, nn.Flatten(), nn.Linear(128, 10))
+        plan = Plan.uniform(capture(model, real(x[:1]), "pools"), "linear-8")
+        model = quantized(model, plan, x)
+        artifact = export(model, plan, real(x[:1]))
+        fake, ours = fake_logits(model, x), real_logits(artifact, x)
+        assert np.abs(fake - ours).max() < 0.02 * np.abs(fake).max()
+        assert (fake.argmax(1) == ours.argmax(1)).mean() > 0.99
+
+
 # Arrays.
 
 
