@@ -1,19 +1,23 @@
-"""Energy of plans by component, as a picture."""
+"""Energy of plans by component: a picture for paper, one to point at."""
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from plotly.subplots import make_subplots
 
 from reports.canvas import draw_and_save
 from reports.frames import Frame, Run, components_pj
+from reports.interactive import GRID, LOOK, fragment
 from reports.seeds import averaged
-from reports.style import ENERGY_UNITS, OTHER, PALETTE, digits3, short_label, unit_of
+from reports.style import ENERGY_UNITS, OTHER, PALETTE, digits3, energy, percent, short_label, unit_of
 
 KIND_ORDER = {"uniform": 0, "all_vq": 1, "search": 2}
 NUM_NAMED_COMPONENTS = 7
@@ -74,3 +78,42 @@ def _energy_panel(axes: Axes, rows: Frame, colours: dict[str, str]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"energy per image ({unit})", fontsize=8.5)
+
+
+def energy_fragment(run: Run) -> str:
+    """Energy by component and plan, one panel per chip; empty without cost reports."""
+    table = energy_by_component(run)
+    if table.empty:
+        return ""
+    names = [name for name in table.columns if name not in ("chip", "kind", "label")]
+    chips, colours = list(table["chip"].unique()), component_colours(names)
+    counts = [int((table["chip"] == chip).sum()) for chip in chips]
+    totals = table[names].sum(axis=1).groupby(table["chip"]).max()
+    units = [unit_of(totals[chip], ENERGY_UNITS) for chip in chips]
+    titles = [f"<b>{escape(chip)}</b>, energy per image ({unit})" for chip, (_, unit) in zip(chips, units, strict=True)]
+    height = 34 * sum(counts) + 90 * len(chips) + 60
+    figure = make_subplots(len(chips), 1, subplot_titles=titles, row_heights=counts, vertical_spacing=80 / height)
+    figure.update_annotations(x=0, xanchor="left", font_size=14)
+    for panel, chip in enumerate(chips, start=1):
+        rows = table[table["chip"] == chip]
+        for name in names:
+            figure.add_trace(_bars(rows, name, units[panel - 1][0], colours[name], panel == 1), row=panel, col=1)
+    figure.update_xaxes(**GRID)
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(**LOOK, height=height, barmode="stack")
+    figure.update_layout(
+        margin={"l": 120, "r": 16, "t": 30, "b": 90},
+        legend={"orientation": "h", "y": -45 / height, "yanchor": "top"},
+    )
+    return fragment(figure, "components")
+
+
+def _bars(rows: Frame, name: str, size_pj: float, colour: str, in_legend: bool) -> go.Bar:
+    title = name.replace("_", " ")
+    shares = rows[name] / rows.drop(columns=["chip", "kind", "label"]).sum(axis=1)
+    texts = [f"{title}: {energy(value)} ({percent(share)})" for value, share in zip(rows[name], shares, strict=True)]
+    return go.Bar(
+        x=(rows[name] / size_pj).tolist(), y=[short_label(label) for label in rows["label"]], orientation="h",
+        name=title, marker_color=colour, legendgroup=name, showlegend=in_legend, customdata=texts,
+        hovertemplate="%{y}<br>%{customdata}<extra></extra>",
+    )  # fmt: skip

@@ -11,11 +11,10 @@ from plotly.offline import get_plotlyjs
 
 from reports import conditions, tables
 from reports.canvas import USUAL
-from reports.energy import energy_figure
+from reports.energy import energy_figure, energy_fragment
 from reports.finding import BASELINE
 from reports.frames import Run, read_run
 from reports.front import front_figure
-from reports.interactive_energy import energy_fragment
 from reports.interactive_front import front_fragment
 from reports.measures import FRONTS
 from reports.plans import plans_figure
