@@ -45,15 +45,15 @@ _INTEGER = re.compile(r"int([2-8])(?:-(signed|unsigned))?(-token)?")
 
 
 def parse_activation(name: str) -> ActivationFormat:
-    """The format of this name. Raises ValueError that tells the grammar."""
+    """The format of this name. Raises ValueError that tells the grammar, and not the name: whoever asks tells it."""
     if name == FP8.name:
         return FP8
     found = _INTEGER.fullmatch(name)
     if found is None:
-        raise ValueError(f"{name!r}: must be an activation format ({GRAMMAR})")
+        raise ValueError(f"must be an activation format ({GRAMMAR})")
     bits, sign, token = int(found[1]), found[2] or "data", found[3]
     if token and sign == "unsigned":
-        raise ValueError(f"{name!r}: a step per token holds both signs")
+        raise ValueError("a step per token holds both signs")
     return whole_number(bits)._replace(name=name, sign="signed" if token else sign, per="token" if token else "tensor")
 
 
