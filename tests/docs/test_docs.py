@@ -132,7 +132,10 @@ def test_every_yaml_loads(path):
 
 def test_the_study_with_seeds_is_the_main_one():
     main, seeded = (load_study(EXAMPLES / f"{name}.yaml") for name in ("fashion_mnist", "fashion_mnist_seeds"))
-    assert main.model_copy(update={"name": seeded.name, "seeds": (0, 1, 2)}) == seeded
+    assert all(set(few.budgets) < set(all_.budgets) for few, all_ in zip(main.chips, seeded.chips, strict=True))
+    assert main.model_copy(update={"name": seeded.name, "seeds": (0, 1, 2), "chips": seeded.chips}) == seeded
+    fewer = [one.model_copy(update={"budgets": ()}) for one in main.chips]
+    assert fewer == [one.model_copy(update={"budgets": ()}) for one in seeded.chips]
     assert seeded.name == Path(figures.DEFAULT_RUN).name == "fashion_mnist_seeds"
 
 
