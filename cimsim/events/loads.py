@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import NamedTuple
 
 from simpy.events import Timeout
@@ -49,26 +48,26 @@ def fill(machine: Machine, tile: Tile) -> Process:
     for index, r, load in tile.loads:
         if machine.turns.count < machine.turn_of[index] + r:
             yield machine.turns.reach(machine.turn_of[index] + r)
-        spent: Counter[str] = Counter(fill_ps=0, starved_ps=0, queued_ps=0)
+        fill_ps = starved_ps = queued_ps = 0
         for chunk in range(load.chunks):
             since_ps = machine.clock.ps
             if tile.ready.count < used + 1:
                 yield tile.ready.reach(used + 1)
-                spent.update(_waited(machine, tile, used, (index, r, tile.number, chunk), since_ps))
+                starved, queued = _waited(machine, tile, used, (index, r, tile.number, chunk), since_ps)
+                starved_ps, queued_ps = starved_ps + starved, queued_ps + queued
             began_ps = machine.clock.ps
             yield Timeout(machine.clock, load.fill_rest_ps if chunk == load.chunks - 1 else load.fill_ps)
-            spent["fill_ps"] += machine.clock.ps - began_ps
+            fill_ps += machine.clock.ps - began_ps
             if machine.trace:
                 machine.bar(("fill", tile.number), "fill_ps", (index, r, tile.number, chunk), began_ps)
             used += 1
             tile.room.add()
-        times = (spent["fill_ps"], spent["starved_ps"], spent["queued_ps"])
-        machine.fills[index, r].append((machine.clock.ps, -tile.number, *times))
+        machine.fills[index, r].append((machine.clock.ps, -tile.number, fill_ps, starved_ps, queued_ps))
         machine.loaded[index, r].add()
 
 
-def _waited(machine: Machine, tile: Tile, used: int, job: JobId, since_ps: int) -> dict[str, int]:
-    """What a writer waited for its next chunk: for the memory while that served others, else for its way."""
+def _waited(machine: Machine, tile: Tile, used: int, job: JobId, since_ps: int) -> tuple[int, int]:
+    """What a writer waited for its next chunk: for its way, and for the memory while that served others."""
     asked_ps, granted_ps = tile.asked[used]
     asked_ps, granted_ps = max(asked_ps, since_ps), max(granted_ps, since_ps)
     now_ps = machine.clock.ps
@@ -76,4 +75,4 @@ def _waited(machine: Machine, tile: Tile, used: int, job: JobId, since_ps: int) 
         machine.bar(("fill", tile.number), "starved_ps", job, since_ps, asked_ps)
         machine.bar(("fill", tile.number), "queued_ps", job, asked_ps, granted_ps)
         machine.bar(("fill", tile.number), "starved_ps", job, granted_ps)
-    return {"queued_ps": granted_ps - asked_ps, "starved_ps": asked_ps - since_ps + now_ps - granted_ps}
+    return asked_ps - since_ps + now_ps - granted_ps, granted_ps - asked_ps
