@@ -30,7 +30,7 @@ run: $(INSTALLED)
 
 test: export OMP_NUM_THREADS = 1
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

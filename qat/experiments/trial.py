@@ -15,7 +15,7 @@ from torch import nn
 
 from cimsim.studies.jobs import Job, run_jobs
 from cimsim.studies.measure import read_test
-from cimsim.studies.study import Training
+from cimsim.studies.study import INPUT_SHAPES, Training
 from qat.modules.attached import attached, encode_model
 from qat.recipe import RECIPES
 from qat.storage.freeze import freeze, summary
@@ -32,7 +32,7 @@ from workloads.networks.zoo import NETWORKS, build
 from workloads.plan import Plan
 from workloads.store import content_key, write_atomically
 
-DATA = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "movie": "words", "wordnet": "words"}
+DATA = {**INPUT_SHAPES, "movie": "words", "wordnet": "words"}
 WORDS = {"text_transformer": "movie", "text_transformer_wordnet": "wordnet"}  # their classes are their data's
 FLOAT = "float"  # the format of a trial that is not quantized
 

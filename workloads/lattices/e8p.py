@@ -96,9 +96,13 @@ def _nearest_halves(y: Points) -> tuple[Points, NDArray[np.float64]]:
     Signs follow the row's. Where the sum would be odd, one flips: that of the least product.
     """
     book, size = patterns(), np.abs(y)
-    is_odd = ((y < 0).sum(1)[:, None] + book.sum(1)) % 2
-    flip = np.min([np.outer(size[:, i], book[:, i]) for i in range(8)], axis=0)
-    score = size @ book.T - 2 * is_odd * flip - (book**2).sum(1) / 2
+    is_odd = ((y < 0).sum(1) % 2 != 0)[:, None] != (book.sum(1) % 2 != 0)
+    flip = np.outer(size[:, 0], 2 * book[:, 0])
+    for i in range(1, 8):
+        np.minimum(flip, np.outer(size[:, i], 2 * book[:, i]), out=flip)
+    score = size @ book.T
+    np.subtract(score, flip, out=score, where=is_odd)
+    score -= (book**2).sum(1) / 2
     best = score.argmax(1)
     rows, halves = np.arange(len(y)), book[best] * np.where(y < 0, -1, 1)
     halves[rows, (size * book[best]).argmin(1)] *= 1 - 2 * is_odd[rows, best]
