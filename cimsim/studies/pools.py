@@ -5,6 +5,7 @@ Dask is imported only where the address of a scheduler is given.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -111,11 +112,14 @@ def cluster(scheduler: str) -> Iterator[Pool]:
     def submit(*call: Any) -> Any:
         return client.submit(_in_folder, Path.cwd(), *call, pure=False)
 
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it prints the traceback of what is told below
     with client:
         try:
             yield Pool(submit, wait, lambda: max(1, JOBS_PER_THREAD * sum(client.nthreads().values())))
-        except (KilledWorker, futures.CancelledError) as error:
-            raise RunError(f"{scheduler}: lost a process, or itself ({error}): run the same command again") from None
+        except KilledWorker:
+            raise RunError(f"{scheduler}: lost a process: run the same command again") from None
+        except futures.CancelledError:
+            raise RunError(f"{scheduler}: no longer answers: start it, then run the same command again") from None
 
 
 def _in_folder(folder: Path, call: Callable[..., None], *args: Any) -> None:

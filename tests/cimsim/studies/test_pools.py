@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,15 @@ from tests.helpers.command import (
     wait_until,
     write_yaml,
 )
-from workloads.errors import InputError
+from workloads.errors import InputError, RunError
 
 STUDY = TINY_STUDY | {"chips": [{"chip": "sram-rom", "vary": {"adc.count": [1, 2], "adc.bits": [5, 6]}}]}
 
 
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory) -> Iterator[str]:
-    """The address of a scheduler with one process, on loopback."""
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler with one process, on loopback: its address, and itself."""
     pytest.importorskip("distributed")
-    folder = tmp_path_factory.mktemp("dask")
     file, environment = folder / "scheduler.json", os.environ | {"PYTHONPATH": str(ROOT)}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, "env": environment}
     where = ("--scheduler-file", str(file))
@@ -49,11 +49,17 @@ def scheduler(tmp_path_factory) -> Iterator[str]:
     ]
     try:
         wait_until(lambda: file.exists() and bool(file.read_text()))
-        yield json.loads(file.read_text())["address"]
+        yield json.loads(file.read_text())["address"], started[0]
     finally:
         for process in reversed(started):
-            process.terminate()
+            process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("dask")) as (address, _):
+        yield address
 
 
 def rows(folder: Path) -> dict[str, bytes]:
@@ -86,6 +92,19 @@ def test_errors_of_another_process_arrive_and_what_waits_is_not_done(scheduler, 
     with pytest.raises(InputError, match="here: wrong = 1: must be 2"):
         run_jobs(jobs, 1, tmp_path, scheduler=scheduler)
     assert int(first.read_text()) != os.getpid() and not third.exists()
+
+
+def end(pid: int, meter: Meter) -> None:
+    os.kill(pid, signal.SIGKILL)
+    signal.pause()
+
+
+def test_a_scheduler_that_is_lost_ends_the_run_with_a_remedy(tmp_path, caplog):
+    with running(tmp_path) as (address, process):
+        job = Job("1", (), 0, end, (process.pid,), (tmp_path / "never",))
+        with pytest.raises(RunError, match=f"{address}: no longer answers: start it, then run the same command again"):
+            run_jobs([job], 1, tmp_path, scheduler=address)
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense://x"])
